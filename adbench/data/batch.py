@@ -1,0 +1,46 @@
+"""What every loader yields and every method receives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Batch:
+    """Images of one split at the working size.
+
+    Attributes:
+        image: [B, 3, H, W] float32 in 0..1; colour, not normalised.
+        label: [B] int64; 0 normal, 1 anomalous, -1 unknown.
+        index: [B] int64; position in the split, the key for randomness that must not depend
+            on the batch.
+        category, defect, path: B strings each; path is relative to the data set's root.
+        mask: [B, 1, H, W] bool, True where defective; None where no image of the batch has a
+            ground truth (all training batches).
+        has_mask: [B] bool; False for a defective image without a mask file, whose pixels count
+            in no pixel metric. Normal images have an all-False mask and True here.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: Tensor
+    category: list[str]
+    defect: list[str]
+    path: list[str]
+    mask: Tensor | None = None
+    has_mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.image.shape[0])
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Return the batch with its tensors on ``device``."""
+        moved = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name in ("image", "label", "index", "mask", "has_mask")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)

@@ -1,0 +1,179 @@
+"""Contracts of a method: Detector (inference), AnomalyModule (training), what it requires."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import lightning
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from adbench.data.batch import Batch
+from adbench.errors import UserError
+
+if TYPE_CHECKING:
+    from adbench.data.datamodule import DataModule
+    from adbench.runs.stages import Stage
+
+
+class Prediction(NamedTuple):
+    """What a detector returns.
+
+    Attributes:
+        score: [B] float32, raw; higher is more anomalous.
+        anomaly_map: [B, 1, H, W] float32, raw, at the input's resolution.
+    """
+
+    score: Tensor
+    anomaly_map: Tensor
+
+
+class Detector(nn.Module):
+    """Everything inference needs and nothing else; no Lightning, no Hydra.
+
+    Subclasses implement ``forward(image)`` for image [B, 3, H, W] float32 in 0..1 of any size.
+    Promises: no state changes in forward; the score of an image does not depend on the rest of
+    the batch; all tensors it needs are in ``state_dict``; ``config`` holds the plain keyword
+    arguments from which ``type(self)(**config)`` builds the same architecture without reading
+    any weights file.
+    """
+
+    config: dict[str, Any]
+
+    def forward(self, image: Tensor) -> Prediction:
+        raise TypeError(f"{type(self).__name__} does not implement forward")
+
+    def named_maps(self, image: Tensor) -> dict[str, Tensor]:
+        """Partial maps worth drawing, by name, each [B, 1, H, W]; empty for most methods."""
+        return {}
+
+
+def save_detector(detector: Detector, folder: Path) -> None:
+    """Write ``detector.safetensors`` and ``detector.yaml`` into ``folder``, each in one rename."""
+    from adbench.runs.files import write_beside
+
+    state = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
+    kind = type(detector)
+    document = {"_target_": f"{kind.__module__}.{kind.__qualname__}", "config": detector.config}
+    with write_beside(folder / "detector.safetensors") as temporary:
+        save_file(state, temporary)
+    with write_beside(folder / "detector.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def load_detector(folder: str | Path, device: str | torch.device = "cpu") -> Detector:
+    """Return the trained detector of a run folder, in eval mode on ``device``.
+
+    Raises:
+        UserError: the folder holds no finished detector, or one of an unknown kind.
+    """
+    folder = Path(folder)
+    card = folder / "detector.yaml"
+    if not card.is_file():
+        raise UserError(f"no trained detector in {folder}: detector.yaml is missing; train first")
+    document = yaml.safe_load(card.read_text(encoding="utf-8"))
+    module, _, name = document["_target_"].rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{card}: cannot import {document['_target_']}: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Detector)):
+        raise UserError(f"{card}: {document['_target_']} is not a Detector")
+    detector = kind(**document["config"])
+    detector.load_state_dict(load_file(folder / "detector.safetensors"), strict=True)
+    return detector.to(device).eval()
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What a method declares about itself, checked before any data is read.
+
+    Attributes:
+        size_multiple: image height and width must be multiples of this.
+        min_size: smallest allowed side in pixels.
+        min_batch: smallest training batch (batch statistics may need several images).
+        needs_masks, needs_defects: real masks or defects needed in training.
+        uses_synthesis: trains on synthetic anomalies.
+        multiclass, ddp, export: supported or not.
+        memory_bytes: estimate of caches held in memory for ``train_images`` images.
+    """
+
+    size_multiple: int = 1
+    min_size: int = 32
+    min_batch: int = 1
+    needs_masks: bool = False
+    needs_defects: bool = False
+    uses_synthesis: bool = False
+    multiclass: bool = True
+    ddp: bool = False
+    export: bool = True
+    memory_bytes: int = 0
+
+
+class AnomalyModule(lightning.LightningModule):
+    """Training of one method around its detector.
+
+    A subclass's constructor takes ``backbone`` (a built FeatureExtractor or None), ``synthesis``
+    (a built Synthesizer or None), ``image_size`` ((height, width)), ``seed`` and the method's own
+    keys of ``conf/model/NAME.yaml``; it sets ``self.detector``.
+
+    Promises: ``training_step(batch, batch_idx)`` returns a dict with ``loss`` (with its graph
+    under automatic optimisation) and named parts (detached scalars), which become columns of
+    history.csv. All randomness of a step comes from ``self.generator(batch_idx, stream)``, so
+    that a resumed run repeats an uninterrupted one. The hook ``prepare(datamodule)`` runs before
+    every fit, resumed or not, and must be deterministic. ``finish(datamodule)`` runs after the
+    last step (recalibration, quantiles). State that training changes lives in parameters,
+    buffers or ``on_save_checkpoint``.
+    """
+
+    detector: Detector
+    seed: int = 0
+
+    def requirements(self, train_images: int) -> Requirements:
+        """Return what holds for a training set of ``train_images`` images."""
+        return Requirements()
+
+    def prepare(self, datamodule: DataModule) -> None:
+        """Compute what training needs once: caches, statistics, centres."""
+
+    def finish(self, datamodule: DataModule) -> None:
+        """Compute what inference needs after the last step."""
+
+    def stages(self) -> list[Stage]:
+        """Return the stages that precede ``fit``, in order; most methods have none."""
+        return []
+
+    def artefacts(self, folder: Path) -> None:
+        """Write pictures and tables of the method's own into the run folder."""
+
+    def generator(self, batch_idx: int, stream: int = 0) -> torch.Generator:
+        """Return a generator on the module's device, fixed by (seed, epoch, batch, stream)."""
+        return seeded_generator(self.device, self.seed, self.current_epoch, batch_idx, stream)
+
+    def forward(self, image: Tensor) -> Prediction:
+        prediction: Prediction = self.detector(image)
+        return prediction
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        return self.predict_step(batch, batch_idx)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        return self(batch.image)
+
+
+def seeded_generator(device: torch.device | str, *keys: int) -> torch.Generator:
+    """Return a generator on ``device`` whose state is a fixed hash of the integer ``keys``."""
+    state = 0x9E3779B97F4A7C15
+    for key in keys:  # splitmix64 over the keys: near keys give unrelated streams
+        state = (state + (key & 0xFFFFFFFFFFFFFFFF) + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    generator = torch.Generator(device=device)
+    generator.manual_seed(state & 0x7FFFFFFFFFFFFFFF)
+    return generator

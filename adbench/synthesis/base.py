@@ -1,0 +1,47 @@
+"""The one contract of all synthetic anomalies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Generator, Tensor
+
+
+class Synthetic(NamedTuple):
+    """Images with made-up defects.
+
+    Attributes:
+        image: [B, 3, H, W] float32 in 0..1; equal to the input, bit for bit, where mask is False.
+        mask: [B, 1, H, W] bool; True where the image was changed on purpose.
+        strength: [B] float32; opacity of the defect's source or, for diffusion, its strength s.
+        applied: [B] bool; False where the image was left normal (its mask is then empty).
+    """
+
+    image: Tensor
+    mask: Tensor
+    strength: Tensor
+    applied: Tensor
+
+
+class Synthesizer(ABC):
+    """Makes anomalous images out of normal ones, a batch at a time, on the input's device."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        image: Tensor,
+        *,
+        foreground: Tensor | None = None,
+        source: Tensor | None = None,
+        generator: Generator,
+    ) -> Synthetic:
+        """Return synthetic anomalies.
+
+        Args:
+            image: [B, 3, H, W] float32 in 0..1, normal.
+            foreground: [B, 1, H, W] bool, where defects may lie; None allows everywhere.
+            source: [B, 3, H, W] float32 in 0..1, pixels to blend in (textures, a pool, other
+                normal images); None lets the synthesizer draw its own.
+            generator: on the image's device; equal states give equal results.
+        """

@@ -1,0 +1,33 @@
+"""What every test relies on: one torch thread a worker, and where the shared material lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import adbench  # noqa: F401  (installs the torchvision finder before any test imports it)
+
+SHARED = Path(os.environ.get("ADBENCH_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SHARED.is_dir():
+        return
+    skip = pytest.mark.skip(reason=f"the shared material is absent (looked in {SHARED})")
+    for item in items:
+        if "shared" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The shared folder: judges, photographs, weights. Mark the test ``shared``."""
+    return SHARED
