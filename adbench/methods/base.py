@@ -141,6 +141,9 @@ class AnomalyModule(lightning.LightningModule):
     def prepare(self, datamodule: DataModule) -> None:
         """Compute what training needs once: caches, statistics, centres."""
 
+    def refresh(self) -> None:
+        """Bring ``self.detector`` up to date with the training state, before it predicts."""
+
     def finish(self, datamodule: DataModule) -> None:
         """Compute what inference needs after the last step."""
 
