@@ -1,0 +1,38 @@
+"""Finds conf/: the mapped package of a wheel or an editable install, or the checkout itself."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from adbench.errors import UserError
+
+
+def conf_folder() -> Path:
+    """Return the folder of adbench's own configuration files.
+
+    Raises:
+        UserError: the installation lacks it.
+    """
+    beside = Path(__file__).parents[2] / "conf"
+    if (beside / "train.yaml").is_file():
+        return beside
+    spec = importlib.util.find_spec("adbench.conf")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(location) / "train.yaml").is_file():
+            return Path(location)
+    raise UserError("the configuration files (adbench.conf) are not installed; reinstall adbench")
+
+
+def groups() -> list[str]:
+    """Return the names of the groups, in the order in which help shows them."""
+    first = ("model", "dataset", "synthesis", "backbone", "hardware", "experiment", "logger")
+    folder = conf_folder()
+    return [name for name in first if (folder / name).is_dir()]
+
+
+def options(group: str, extra: Path | None = None) -> list[str]:
+    """Return the names that ``GROUP=`` takes; ``extra`` is a user's --config-dir."""
+    folders = [conf_folder() / group, *([extra / group] if extra else [])]
+    found = {path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")}
+    return sorted(found)

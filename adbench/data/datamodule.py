@@ -1,0 +1,255 @@
+"""The data of one run: splits, loaders, order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from adbench.data.batch import Batch
+from adbench.data.cache import ImageCache
+from adbench.data.sample import NORMAL, Sample
+from adbench.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Samples of one run: normals to fit, held-out normals, and the test set."""
+
+    train: list[Sample]
+    val: list[Sample]
+    test: list[Sample]
+
+
+def split_samples(
+    samples: Sequence[Sample],
+    *,
+    hold_out: float = 0.1,
+    shots: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Splits:
+    """Return the splits of ``samples``, the held-out normals drawn by ``seed``.
+
+    Args:
+        hold_out: fraction of the training normals held out (at least one image when positive),
+            per category; unused where the data set has its own validation split.
+        shots: number of training normals per category, drawn by ``seed`` before anything is held
+            out; with shots the data set's own validation split stays whole.
+        limit: at most so many images of each split, evenly spaced over its order; a test set
+            keeps its share of defects.
+        seed: fixes who is held out.
+
+    Raises:
+        UserError: no normal image is left to train on.
+    """
+    ordered = sorted(samples, key=lambda sample: (sample.category, sample.relative))
+    normals = [s for s in ordered if s.split == "train" and s.label == NORMAL]
+    val = [s for s in ordered if s.split == "val" and s.label == NORMAL]
+    test = [s for s in ordered if s.split == "test"]
+    train: list[Sample] = []
+    held: list[Sample] = []
+    for category in sorted({sample.category for sample in normals}):
+        own = [sample for sample in normals if sample.category == category]
+        kept, out = _held_out(own, 0.0 if val else hold_out, shots, seed)
+        train += kept
+        held += out
+    if not train:
+        raise UserError("no normal training image is left; lower dataset.hold_out or add images")
+    return Splits(_spread(train, limit), _spread(val or held, limit), _spread_test(test, limit))
+
+
+def _held_out(
+    own: list[Sample], hold_out: float, shots: int | None, seed: int
+) -> tuple[list[Sample], list[Sample]]:
+    order = np.random.default_rng([seed, 0x5011]).permutation(len(own))
+    if shots is not None:
+        if shots > len(own):
+            raise UserError(f"dataset.shots={shots}, but there are only {len(own)} normal images")
+        order = order[:shots]
+    count = 0 if hold_out <= 0 or len(order) < 2 else max(1, round(hold_out * len(order)))
+    out = set(order[:count].tolist())
+    kept = sorted(set(order.tolist()) - out)
+    return [own[i] for i in kept], [own[i] for i in sorted(out)]
+
+
+def _spread(samples: list[Sample], limit: int | None) -> list[Sample]:
+    if limit is None or len(samples) <= limit:
+        return samples
+    return [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
+
+
+def _spread_test(samples: list[Sample], limit: int | None) -> list[Sample]:
+    if limit is None or len(samples) <= limit:
+        return samples
+    good = [s for s in samples if s.label == NORMAL]
+    bad = [s for s in samples if s.label != NORMAL]
+    share = min(max(math.ceil(limit * len(good) / len(samples)), min(len(good), 1)), limit)
+    chosen = _spread(good, share) + _spread(bad, limit - share)
+    return sorted(chosen, key=lambda sample: (sample.category, sample.relative))
+
+
+class _Split(Dataset[int]):
+    """Positions of a split; pixels are fetched a batch at a time by ``SplitReader``."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class SplitReader:
+    """Turns positions of a split into a Batch (the loaders' ``collate_fn``)."""
+
+    def __init__(self, samples: Sequence[Sample], cache: ImageCache) -> None:
+        self.samples = list(samples)
+        self.cache = cache
+
+    def __call__(self, indices: Sequence[int]) -> Batch:
+        pixels = np.ascontiguousarray(self.cache.pixels[list(indices)])
+        image = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
+        chosen = [self.samples[i] for i in indices]
+        return Batch(
+            image=image.contiguous(),
+            label=torch.tensor([sample.label for sample in chosen]),
+            index=torch.tensor(list(indices)),
+            category=[sample.category for sample in chosen],
+            defect=[sample.defect for sample in chosen],
+            path=[sample.relative for sample in chosen],
+        )
+
+
+class SeededSampler(Sampler[int]):
+    """A permutation fixed by (seed, epoch); the trainer sets the epoch."""
+
+    def __init__(self, count: int, seed: int, limit: int | None = None) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+        self.limit = count if limit is None else min(limit, count)
+
+    def __len__(self) -> int:
+        return self.limit
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch, 0x0DE4]).permutation(self.count)
+        return iter(order[: self.limit].tolist())
+
+
+class DataModule(lightning.LightningDataModule):
+    """Splits and loaders of one run.
+
+    Attributes:
+        image_size: (height, width) of every batch.
+        train_samples, val_samples, test_samples: normals to fit, held-out normals, test set.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        *,
+        image_size: tuple[int, int],
+        batch_size: int = 8,
+        seed: int = 0,
+        workers: int = 0,
+        max_memory: int = 4 << 30,
+        epoch_images: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.splits = splits
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.workers = workers
+        self.epoch_images = epoch_images
+        share = max_memory // 3
+        self._readers = {
+            name: SplitReader(samples, ImageCache(samples, image_size, max_memory=share))
+            for name, samples in (("train", splits.train), ("val", splits.val), ("test", splits.test))
+        }
+
+    @property
+    def train_samples(self) -> list[Sample]:
+        return self.splits.train
+
+    @property
+    def val_samples(self) -> list[Sample]:
+        return self.splits.val
+
+    @property
+    def test_samples(self) -> list[Sample]:
+        return self.splits.test
+
+    def without_test(self) -> DataModule:
+        """Return the same data with an empty test set: what training code receives."""
+        return DataModule(
+            replace(self.splits, test=[]),
+            image_size=self.image_size,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            workers=self.workers,
+            epoch_images=self.epoch_images,
+        )._sharing(self)
+
+    def _sharing(self, other: DataModule) -> DataModule:
+        for name in ("train", "val"):
+            self._readers[name] = other._readers[name]
+        return self
+
+    def train_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
+        """Yield the training normals once, in index order, not augmented."""
+        return self._in_order("train", batch_size)
+
+    def val_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
+        """Yield the held-out normals once, in index order."""
+        return self._in_order("val", batch_size)
+
+    def test_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
+        """Yield the test images once, in index order; the last batch may be smaller."""
+        return self._in_order("test", batch_size)
+
+    def _in_order(self, name: str, batch_size: int | None) -> Iterator[Batch]:
+        reader = self._readers[name]
+        size = batch_size or self.batch_size
+        count = len(reader.samples)
+        for start in range(0, count, size):
+            yield reader(range(start, min(start + size, count)))
+
+    def train_images(self, index: Tensor) -> Tensor:
+        """Return the training images [B, 3, H, W] float32 at positions ``index`` [B]."""
+        return self._readers["train"](index.tolist()).image
+
+    def train_dataloader(self) -> DataLoader[int]:
+        sampler = SeededSampler(len(self.train_samples), self.seed, self.epoch_images)
+        return self._loader("train", sampler)
+
+    def test_dataloader(self) -> DataLoader[int]:
+        return self._loader("test", None)
+
+    def predict_dataloader(self) -> DataLoader[int]:
+        return self._loader("test", None)
+
+    def _loader(self, name: str, sampler: Sampler[int] | None) -> DataLoader[int]:
+        reader = self._readers[name]
+        if self.workers:
+            _ = reader.cache.pixels  # decoded once here, shared by forked workers
+        return DataLoader(
+            _Split(len(reader.samples)),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=reader,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.workers > 0,
+        )

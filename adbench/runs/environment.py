@@ -1,0 +1,90 @@
+"""What a run ran on: versions, revision, device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "adbench",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "diffusers",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "opencv-python-headless",
+)
+
+
+def versions() -> dict[str, str]:
+    """Return installed versions of what results depend on; 'absent' where not installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def git_revision() -> str | None:
+    """Return the revision of the checkout adbench runs from, '+' appended when it is changed."""
+    here = Path(__file__).parent
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None
+
+
+def environment() -> dict[str, Any]:
+    """Return the environment record of run.json."""
+    import torch
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else _processor()
+    return {
+        "versions": versions(),
+        "git": git_revision(),
+        "device": device,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "command": sys.argv[1:],
+    }
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    for line in text.splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def peak_memory() -> int:
+    """Return the process's peak resident memory in bytes (0 where unknown)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
