@@ -1,0 +1,71 @@
+"""``adbench data check | list``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from adbench.cli.arguments import parsed_arguments
+from adbench.cli.console import print_table
+from adbench.errors import UserError, nearest
+
+HELP = """usage: adbench data check dataset=NAME [dataset.root=FOLDER dataset.category=NAME] [full=true]
+       adbench data list
+
+check: pairs of images and masks, sizes, empty masks, unreadable files, duplicates between train
+       and test, counts beside the published ones; full=true decodes every file.
+       Exit code 2 where an error is found.
+list:  known data sets: counts, licences, pages, hashes."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Check a data set on disk, or list the known ones."""
+    actions = {"check": _check, "list": _list}
+    if not words or words[0] not in actions:
+        given = words[0] if words else ""
+        raise UserError(f"data what? check or list{nearest(given, actions)}")
+    return actions[words[0]](words[1:])
+
+
+def _list(words: Sequence[str]) -> int:
+    from adbench.data.catalogue import CATALOGUE
+
+    header = ["name", "categories", "train", "val", "test good", "test bad", "licence"]
+    rows = [
+        [
+            entry.name,
+            str(len(entry.categories) or "-"),
+            *(
+                "-" if n is None else str(n)
+                for n in (entry.train, entry.val, entry.test_good, entry.test_bad)
+            ),
+            entry.licence,
+        ]
+        for entry in CATALOGUE.values()
+    ]
+    print_table("known data sets", header, rows, plain=False)
+    for entry in CATALOGUE.values():
+        digest = f"\n  sha256 {entry.sha256}" if entry.sha256 else ""
+        print(f"{entry.name}: {entry.page}{digest}")
+    return 0
+
+
+def _check(words: Sequence[str]) -> int:
+    from adbench.config.compose import compose_config
+    from adbench.config.schema import DatasetKeys, from_mapping
+    from adbench.data.check import check_samples, count_table
+    from adbench.training.data import chosen_categories, read_samples
+
+    full = "full=true" in words
+    arguments = parsed_arguments([word for word in words if not word.startswith("full=")])
+    config = compose_config("train", arguments.overrides, arguments.config_dir)
+    dataset = from_mapping(DatasetKeys, config["dataset"], "dataset")
+    samples = read_samples(dataset, chosen_categories(dataset))
+    print_table(dataset.name, *count_table(dataset.name, samples), plain=False)
+    findings = check_samples(samples, full=full)
+    for finding in findings:
+        remedy = f" -> {finding.remedy}" if finding.remedy else ""
+        print(f"{finding.level}: {finding.path}: {finding.message}{remedy}")
+    levels = Counter(finding.level for finding in findings)
+    print(f"{len(samples)} images, {levels['error']} errors, {levels['warning']} warnings")
+    return 2 if levels["error"] else 0

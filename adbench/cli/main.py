@@ -1,0 +1,87 @@
+"""The command line: finds the verb, hands over, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from adbench.errors import UserError, nearest
+
+# verb -> (module with run(arguments) -> exit code, what it does). Nothing is imported before it
+# is needed: `adbench --help` must answer at once.
+VERBS = {
+    "train": ("adbench.cli.train", "compose, train, test, write a run folder"),
+    "test": ("adbench.cli.test", "test a finished run again: run=FOLDER"),
+    "sweep": ("adbench.cli.sweep", "many cells in one table: key=a,b,c ..."),
+    "data": ("adbench.cli.data", "check | list: what is on disk, what is known"),
+    "runs": ("adbench.cli.runs", "list finished and interrupted runs"),
+    "info": ("adbench.cli.info", "versions, devices, where things are looked for"),
+    "completion": ("adbench.cli.completion", "shell completion: bash | zsh | fish"),
+}
+
+DONE, UNMET, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def usage() -> str:
+    """Return the text of ``adbench --help``."""
+    lines = [
+        "adbench: industrial anomaly detection from the command line",
+        "",
+        "usage: adbench VERB key=value ... [--multirun] [--config-dir FOLDER]",
+        "",
+    ]
+    lines += [f"  {verb:<11} {what}" for verb, (_, what) in VERBS.items()]
+    lines += [
+        "",
+        "  adbench train model=glass dataset=demo      a first run, nothing to download",
+        "  adbench VERB --help                         groups, keys worth changing",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return 0 done, 1 something asked for was not met, 2 refused, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return DONE
+    if words[0] in ("-V", "--version"):
+        from adbench import __version__
+
+        print(f"adbench {__version__}")
+        return DONE
+    verb, rest = words[0], words[1:]
+    try:
+        return _run(verb, rest)
+    except UserError as error:
+        return _refused(str(error))
+    except KeyboardInterrupt:
+        print("adbench: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        return _refused(f"{error.strerror or error}{place}")
+
+
+def _run(verb: str, rest: list[str]) -> int:
+    if verb not in VERBS:
+        raise UserError(f"no verb '{verb}'{nearest(verb, VERBS)} (known: {', '.join(VERBS)})")
+    module = importlib.import_module(VERBS[verb][0])
+    if "-h" in rest or "--help" in rest:
+        print(module.HELP if hasattr(module, "HELP") else module.usage())
+        return DONE
+    return int(module.run(rest))
+
+
+def _refused(message: str) -> int:
+    print(f"adbench: {message}", file=sys.stderr)
+    return REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""``adbench train``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from adbench.cli.arguments import parsed_arguments
+from adbench.cli.console import METRIC_COLUMNS, metric_row, print_table, say
+from adbench.cli.help import group_help
+from adbench.runs.files import read_json
+from adbench.runs.summary import mean_metrics, write_summary
+
+
+def usage() -> str:
+    """Return the text of ``adbench train --help``."""
+    return group_help(
+        "adbench train key=value ... [--multirun] [--config-dir FOLDER]",
+        "Trains, tests and writes a run folder; the same command resumes an interrupted run.",
+        (
+            "dataset.root=FOLDER        where the data lies (else ADBENCH_DATA/NAME, ./data/NAME)",
+            "dataset.category=NAME      one, [a,b], or all: one model each, a mean row",
+            "dataset.image_size=256     working size, one side or [height,width]",
+            "dataset.shots=8            train on so many normal images",
+            "train.steps=N epochs= minutes=   when training ends",
+            "backbone.weights=FILE      weights from a file; random: none (marked)",
+            "seed=0 protocol=honest     honest: nothing chosen on the test set",
+            "run.root=outputs run.name= where the run folder lies",
+            "force=true                 repeat a finished run",
+            "plain=true                 no colours, no live display",
+        ),
+    )
+
+
+def run(words: Sequence[str]) -> int:
+    """Train; the last line on stdout is the run folder, or the folder above several."""
+    arguments = parsed_arguments(words)
+    if arguments.multirun:
+        from adbench.cli.sweep import run as sweep
+
+        return sweep([word for word in words if word not in ("-m", "--multirun")])
+    from adbench.config.compose import compose_config
+
+    config = compose_config("train", arguments.overrides, arguments.config_dir)
+    from adbench.training.session import train
+
+    folders = train(config, arguments.overrides, say)
+    if not all((folder / "metrics.json").is_file() for folder in folders):
+        print(folders[-1])  # a run that ended with a stage
+        return 0
+    found = {folder.parent.name: read_json(folder / "metrics.json") for folder in folders}
+    show_metrics(found, plain=bool(config["plain"]))
+    _show_threshold(found)
+    if len(folders) == 1:
+        print(folders[0])
+        return 0
+    above = folders[0].parent.parent
+    write_summary(above / f"summary-{folders[0].name}.json", found, folders)
+    print(above)
+    return 0
+
+
+def show_metrics(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
+    """Print one row per category and a mean row."""
+    rows = [metric_row(name, metrics) for name, metrics in found.items()]
+    if len(rows) > 1:
+        rows.append(metric_row("mean", mean_metrics(list(found.values()))))
+    protocol = next(iter(found.values()))["protocol"]
+    header = ["category", *[name for name, _, _ in METRIC_COLUMNS]]
+    print_table(f"protocol={protocol}", header, rows, plain=plain)
+
+
+def _show_threshold(found: dict[str, dict[str, Any]]) -> None:
+    for name, metrics in found.items():
+        threshold = metrics["threshold"]
+        if threshold["value"] is not None:
+            print(
+                f"{name}: threshold {threshold['value']:.6g} from {threshold['source']}, expected "
+                f"false alarms {threshold['expected_false_alarm_rate']:.1%}",
+                file=sys.stderr,
+            )
+
+

@@ -1,0 +1,46 @@
+"""Layout of the demo data set: made at first use, then read as MVTec's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adbench.data.demo import CATEGORIES, ensure_demo
+from adbench.data.layouts.base import check_category
+from adbench.data.layouts.mvtec import MVTecLayout
+from adbench.data.sample import Sample
+
+
+class DemoLayout:
+    """Procedural pictures below ``root``, in a folder named after the options.
+
+    Args:
+        size, seed, train, good, defective, difficulty: see ``ensure_demo``.
+    """
+
+    def __init__(
+        self,
+        size: int = 256,
+        seed: int = 0,
+        train: int = 60,
+        good: int = 20,
+        defective: int = 5,
+        difficulty: float = 0.3,
+    ) -> None:
+        self.size, self.seed, self.train = size, seed, train
+        self.good, self.defective, self.difficulty = good, defective, difficulty
+
+    def categories(self, root: Path) -> list[str]:  # noqa: ARG002  (known without a folder)
+        return sorted(CATEGORIES)
+
+    def read(self, root: Path, category: str) -> list[Sample]:
+        check_category(category, sorted(CATEGORIES), root)
+        folder = ensure_demo(
+            root,
+            size=self.size,
+            seed=self.seed,
+            train=self.train,
+            good=self.good,
+            defective=self.defective,
+            difficulty=self.difficulty,
+        )
+        return MVTecLayout().read(folder, category)

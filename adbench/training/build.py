@@ -1,0 +1,97 @@
+"""From a configuration to backbone, synthesizer and module."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from adbench.config.schema import Settings
+from adbench.errors import UserError
+from adbench.methods.base import AnomalyModule
+from adbench.synthesis.base import Synthesizer
+
+
+def imported(target: str, kind: type[Any]) -> type[Any]:
+    """Return the class named by a configuration's ``_target_``.
+
+    Raises:
+        UserError: it cannot be imported or is of another kind.
+    """
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"_target_: {target} cannot be imported ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise UserError(f"_target_: {target} is not a {kind.__name__}")
+    return found
+
+
+def build_synthesis(section: Mapping[str, Any] | None) -> Synthesizer | None:
+    """Return the synthesizer of the group's section; None for ``synthesis=none``."""
+    if not section or section.get("_target_") is None:
+        return None
+    keys = {k: v for k, v in section.items() if k not in ("_target_", "name")}
+    return _called(imported(section["_target_"], Synthesizer), keys, "synthesis")
+
+
+def build_feature_extractor(config: Mapping[str, Any]) -> nn.Module | None:
+    """Return the frozen backbone; the model's ``layers`` go before the group's."""
+    from adbench.backbones import build_backbone
+
+    section = dict(config["backbone"])
+    if section.get("name") is None:
+        return None
+    layers = config["model"].get("layers") or section.pop("layers", None)
+    section.pop("layers", None)
+    return build_backbone(layers=layers, **section)
+
+
+def build_module(config: Mapping[str, Any], keys: Settings) -> AnomalyModule:
+    """Return the untrained module; its weights depend on the seed alone."""
+    section = config["model"]
+    kind = imported(section["_target_"], AnomalyModule)
+    own = {k: v for k, v in section.items() if k not in ("_target_", "name", "layers")}
+    backbone = build_feature_extractor(config)
+    synthesis = build_synthesis(config["synthesis"])
+    torch.manual_seed(keys.seed)
+    arguments = {
+        "backbone": backbone,
+        "synthesis": synthesis,
+        "image_size": keys.dataset.size,
+        "seed": keys.seed,
+        **own,
+    }
+    module: AnomalyModule = _called(kind, arguments, "model")
+    if module.requirements(1).uses_synthesis and synthesis is None:
+        raise UserError(f"model={section['name']} trains on synthetic anomalies: set synthesis=las")
+    return module
+
+
+def _called(kind: type[Any], arguments: Mapping[str, Any], section: str) -> Any:
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        if "unexpected keyword" in str(error):
+            raise UserError(f"{section}: {str(error).split('.', 1)[-1]}") from error
+        raise
+
+
+def weights_record(module: AnomalyModule) -> dict[str, Any]:
+    """Return name, source and sha256 of the backbone's weights for run.json."""
+    backbone = getattr(module, "backbone", None) or getattr(module.detector, "backbone", None)
+    record = getattr(backbone, "record", None)
+    return dict(record) if record else {}
+
+
+def relative_to_cwd(path: Path) -> str:
+    """Return the path as the user would type it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,271 @@
+"""Callbacks of every training: when it ends, what it writes, what it shows."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from adbench.config.schema import TrainKeys
+from adbench.data.batch import Batch
+from adbench.runs.files import write_beside
+
+
+class Budget(Callback):
+    """Ends training after so many epochs, batches or minutes, whichever comes first."""
+
+    def __init__(self, keys: TrainKeys, epoch_batches: int) -> None:
+        self.steps = _planned_steps(keys, epoch_batches)
+        self.seconds = None if keys.minutes is None else keys.minutes * 60
+        self.epoch_batches = epoch_batches
+        self.done = 0
+        self.spent = 0.0
+        self._started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done, "spent": self.spent + self._running()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.done, self.spent = state["done"], state["spent"]
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._started = time.monotonic()
+        if self._over():
+            trainer.should_stop = True
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self.done += 1
+        if self._over():
+            trainer.should_stop = True
+
+    def fraction(self) -> float:
+        """Share of the budget that is spent, 0..1."""
+        parts = [0.0]
+        if self.steps is not None:
+            parts.append(self.done / self.steps)
+        if self.seconds is not None:
+            parts.append((self.spent + self._running()) / self.seconds)
+        return min(max(parts), 1.0)
+
+    def _running(self) -> float:
+        return time.monotonic() - self._started if self._started else 0.0
+
+    def _over(self) -> bool:
+        return self.fraction() >= 1.0
+
+
+def _planned_steps(keys: TrainKeys, epoch_batches: int) -> int | None:
+    bounds = []
+    if keys.steps is not None:
+        bounds.append(keys.steps)
+    if keys.epochs is not None:
+        bounds.append(keys.epochs * epoch_batches)
+    return min(bounds) if bounds else None
+
+
+class History(Callback):
+    """Means of each epoch's named losses, as rows of history.csv."""
+
+    def __init__(self, path: Path, loggers: Callable[[Mapping[str, float], int], None]) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.extra: dict[str, float] = {}
+        self._log = loggers
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+        self._images = 0
+        self._start = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = list(state["rows"])
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
+        self._sums, self._batches, self._images = {}, 0, 0
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        self._batches += 1
+        self._images += len(batch)
+        for name, value in _named_scalars(outputs).items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
+        seconds = time.perf_counter() - self._start
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "batches": self._batches}
+        row |= {name: float(total) / self._batches for name, total in self._sums.items()}
+        for number, optimiser in enumerate(trainer.optimizers):
+            row[f"lr{number}"] = optimiser.param_groups[0]["lr"]
+        row |= self.extra
+        row |= {"seconds": round(seconds, 3), "img_per_s": round(self._images / seconds, 2)}
+        self.extra = {}
+        self.rows.append(row)
+        write_rows(self.path, self.rows)
+        self._log(row, trainer.current_epoch + 1)
+
+
+def _named_scalars(outputs: Any) -> dict[str, Tensor]:
+    if isinstance(outputs, Tensor):
+        outputs = {"loss": outputs}
+    found = {}
+    for name, value in (outputs or {}).items():
+        if isinstance(value, Tensor) and value.numel() == 1:
+            found[name] = value.detach().double()
+        elif isinstance(value, int | float):
+            found[name] = torch.tensor(float(value), dtype=torch.float64)
+    return found
+
+
+def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows of unequal keys as one CSV table, in one rename."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with write_beside(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+# Frozen weights are rebuilt from their source: a checkpoint of a small head stays small.
+_FROZEN = ("backbone.", "detector.backbone.")
+
+
+class Checkpoint(Callback):
+    """Writes checkpoints/last.ckpt at ends of epochs, whole or not at all."""
+
+    def __init__(self, path: Path, minutes: float) -> None:
+        self.path = path
+        self.seconds = minutes * 60
+        self._last = time.monotonic()
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
+        if time.monotonic() - self._last < self.seconds and not trainer.should_stop:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._last = time.monotonic()
+
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {
+            name: value for name, value in state.items() if not name.startswith(_FROZEN)
+        }
+
+
+class Progress(Callback):
+    """Epoch, loss, img/s and time left: a live line on a terminal, plain lines elsewhere."""
+
+    def __init__(self, budget: Budget, say: Callable[[str], None], *, live: bool) -> None:
+        self.budget, self.say, self.live = budget, say, live
+        self._bar: Any = None
+        self._task: Any = None
+        self._start = 0.0
+        self._begun = 0.0
+        self._images = 0
+        self._told = 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._start = self._told = time.monotonic()
+        self._begun = self.budget.fraction()
+        self._images = 0
+        if self.live:
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("loss {task.fields[loss]}  {task.fields[speed]} img/s"),
+                TextColumn("left {task.fields[left]}"),
+            )
+            self._task = self._bar.add_task("", total=1.0, epoch=0, loss="-", speed="-", left="-")
+            self._bar.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        self._images += len(batch)
+        now = time.monotonic()
+        if now - self._told < (0.5 if self.live else 15.0):
+            return
+        self._told = now
+        self._tell(trainer, outputs, now)
+
+    def _tell(self, trainer: lightning.Trainer, outputs: Any, now: float) -> None:
+        elapsed = now - self._start
+        share = self.budget.fraction()
+        left = elapsed * (1 - share) / max(share - self._begun, 1e-9)
+        fields = {
+            "epoch": trainer.current_epoch + 1,
+            "loss": f"{float(_named_scalars(outputs).get('loss', torch.tensor(0.0))):.4f}",
+            "speed": f"{self._images / elapsed:.1f}",
+            "left": f"{int(left) // 60}:{int(left) % 60:02d}",
+        }
+        if self.live:
+            self._bar.update(self._task, completed=share, **fields)
+        else:
+            self.say(
+                f"epoch {fields['epoch']}  {share:.0%}  loss {fields['loss']}  "
+                f"{fields['speed']} img/s  left {fields['left']}"
+            )
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._close()
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,155 @@
+"""From a configuration to samples and a data module; pre-flight."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adbench.config.schema import DatasetKeys, Settings
+from adbench.data.check import Finding, check_samples
+from adbench.data.datamodule import DataModule, split_samples
+from adbench.data.layouts import get_layout
+from adbench.data.layouts.base import Layout
+from adbench.data.sample import Sample
+from adbench.errors import UserError, nearest
+from adbench.methods.base import Requirements
+
+
+def dataset_root(dataset: DatasetKeys) -> Path:
+    """Return the data set's folder: ``dataset.root``, else its folder under ADBENCH_DATA."""
+    if dataset.root is not None:
+        return Path(dataset.root).expanduser()
+    return Path(os.environ.get("ADBENCH_DATA", "data")) / (dataset.folder or dataset.name)
+
+
+def open_layout(dataset: DatasetKeys) -> tuple[Layout, Path]:
+    """Return the layout and root of a data set; the demo set is made where it is missing."""
+    root = dataset_root(dataset)
+    options = dict(dataset.options)
+    if dataset.layout == "demo":
+        from adbench.data.demo import ensure_demo
+
+        return get_layout("mvtec"), ensure_demo(root, **options)
+    return get_layout(dataset.layout, dataset=dataset.name, **options), root
+
+
+def chosen_categories(dataset: DatasetKeys) -> list[str]:
+    """Return the categories that ``dataset.category`` asks for, in the layout's order.
+
+    Raises:
+        UserError: the root is missing, or a category is not there.
+    """
+    layout, root = open_layout(dataset)
+    known = layout.categories(root)
+    wanted = dataset.category
+    if wanted == "all":
+        return known
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"no category '{name}' in {root}{nearest(name, known)} (there: {', '.join(known)})"
+            )
+    return names
+
+
+def read_samples(dataset: DatasetKeys, categories: Sequence[str]) -> list[Sample]:
+    """Return all samples of the categories."""
+    layout, root = open_layout(dataset)
+    found: list[Sample] = []
+    for category in categories:
+        found += layout.read(root, category)
+    if not found:
+        raise UserError(f"{root} holds no image of {', '.join(categories)}")
+    return found
+
+
+def build_datamodule(keys: Settings, samples: Sequence[Sample]) -> DataModule:
+    """Return the data module of one run."""
+    dataset = keys.dataset
+    splits = split_samples(
+        samples,
+        hold_out=dataset.hold_out,
+        shots=dataset.shots,
+        limit=dataset.limit,
+        seed=keys.seed,
+    )
+    return DataModule(
+        splits,
+        image_size=dataset.size,
+        batch_size=keys.train.batch_size,
+        seed=keys.seed,
+        workers=keys.hardware.workers,
+        max_memory=keys.train.max_memory,
+        epoch_images=keys.train.epoch_images,
+    )
+
+
+def check_data(samples: Sequence[Sample], say: Callable[[str], None]) -> None:
+    """Check headers and pairs of all samples before anything is trained.
+
+    Raises:
+        UserError: a file that the run needs is wrong; the first one is named.
+    """
+    findings = check_samples(samples, full=False)
+    errors = [finding for finding in findings if finding.level == "error"]
+    for finding in findings:
+        if finding.level == "warning":
+            say(f"note: {_told(finding)}")
+    if errors:
+        more = f" (and {len(errors) - 1} more: adbench data check)" if len(errors) > 1 else ""
+        raise UserError(_told(errors[0]) + more)
+
+
+def _told(finding: Finding) -> str:
+    remedy = f"; {finding.remedy}" if finding.remedy else ""
+    return f"{finding.path}: {finding.message}{remedy}"
+
+
+def check_requirements(needs: Requirements, keys: Settings, samples: Sequence[Sample]) -> None:
+    """Refuse settings that the method cannot work with, before its training starts.
+
+    Raises:
+        UserError: image size, batch size, several categories or several devices do not fit.
+    """
+    height, width = keys.dataset.size
+    multiple = needs.size_multiple
+    if height % multiple or width % multiple or min(height, width) < needs.min_size:
+        fit = max(needs.min_size, round(min(height, width) / multiple) * multiple)
+        raise UserError(
+            f"dataset.image_size={height}x{width}: this method needs sides of at least "
+            f"{needs.min_size} px that are multiples of {multiple}; try dataset.image_size={fit}"
+        )
+    if keys.train.batch_size < needs.min_batch:
+        raise UserError(f"train.batch_size={keys.train.batch_size}: at least {needs.min_batch}")
+    if len({sample.category for sample in samples}) > 1 and not needs.multiclass:
+        raise UserError("this method trains one category at a time: dataset.multiclass=false")
+    if keys.hardware.devices not in (1, "1", "auto") and not needs.ddp:
+        raise UserError(f"hardware.devices={keys.hardware.devices}: this method uses one device")
+    _check_memory(needs.memory_bytes)
+
+
+def available_memory() -> int | None:
+    """Return bytes of free memory; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if ":" in line}
+    return values.get("MemAvailable")
+
+
+def _check_memory(needed: int) -> None:
+    free = available_memory()
+    if free is not None and needed > free:
+        raise UserError(
+            f"the method's caches need about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
+            "free; lower dataset.image_size, dataset.limit or the method's max_memory"
+        )
+
+
+def plain_config(config: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Return the section without its ``_target_`` and ``name`` keys."""
+    return {k: v for k, v in config[section].items() if k not in ("_target_", "name")}

@@ -1,0 +1,267 @@
+"""Scores a test set with a finished detector: metrics, predictions, heat maps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from adbench.config.schema import MetricKeys
+from adbench.data.batch import Batch
+from adbench.data.datamodule import DataModule
+from adbench.data.images import image_size, read_mask
+from adbench.data.layouts.mvtec_loco import loco_channels
+from adbench.data.sample import ANOMALOUS, NORMAL, Sample
+from adbench.methods.base import Detector
+from adbench.metrics import PixelMetrics, SproMetrics, image_metrics
+
+
+@dataclass(slots=True)
+class Scored:
+    """One test image with what the detector said.
+
+    ``anomaly_map`` [h, w] float32 is at the working size.
+    """
+
+    sample: Sample
+    score: float
+    anomaly_map: NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """Results on one test set.
+
+    Attributes:
+        metrics: sections image, pixel, spro, by_defect, by_group, counts, why of metrics.json.
+        scores, labels: [n] in the order of the samples.
+        seconds: inference and metrics apart.
+    """
+
+    metrics: dict[str, Any]
+    samples: list[Sample]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def scored_images(
+    detector: Detector, batches: Iterable[Batch], samples: list[Sample], device: torch.device
+) -> Iterator[Scored]:
+    """Yield every image of the split with its score and map, in order."""
+    for batch in batches:
+        prediction = detector(batch.image.to(device))
+        scores = prediction.score.float().cpu().tolist()
+        maps = prediction.anomaly_map.float().cpu().numpy()
+        for row, index in enumerate(batch.index.tolist()):
+            yield Scored(samples[index], scores[row], maps[row, 0])
+
+
+def held_out_scores(
+    detector: Detector, datamodule: DataModule, device: torch.device
+) -> NDArray[np.float64]:
+    """Return the scores of the held-out normal images, [n]."""
+    found = scored_images(detector, datamodule.val_batches(), datamodule.val_samples, device)
+    return np.array([scored.score for scored in found], dtype=np.float64)
+
+
+def evaluate(
+    detector: Detector,
+    datamodule: DataModule,
+    keys: MetricKeys,
+    device: torch.device,
+    *,
+    each: Callable[[Scored], None] | None = None,
+) -> Evaluation:
+    """Score the test set and compute everything metrics.json reports about it.
+
+    Args:
+        each: called with every scored image, e.g. to draw it.
+    """
+    start = time.perf_counter()
+    pixel = PixelMetrics(
+        limits=tuple(keys.limits),
+        mode=keys.mode,
+        max_memory=keys.max_memory,
+        pro_flavour=keys.pro_flavour,
+    )
+    spro = SproMetrics()
+    tally = _Tally(pixel, spro, keys.resolution)
+    for scored in scored_images(
+        detector, datamodule.test_batches(), datamodule.test_samples, device
+    ):
+        tally.add(scored)
+        if each is not None:
+            each(scored)
+    total = time.perf_counter() - start
+    started = time.perf_counter()
+    metrics = tally.sections()
+    seconds = {
+        "inference": total - tally.seconds,
+        "metrics": time.perf_counter() - started + tally.seconds,
+    }
+    return Evaluation(
+        metrics, tally.samples, np.array(tally.scores), np.array(tally.labels), seconds
+    )
+
+
+class _Tally:
+    """Feeds one scored image after another into the metrics."""
+
+    def __init__(self, pixel: PixelMetrics, spro: SproMetrics, resolution: str) -> None:
+        self.pixel, self.spro, self.resolution = pixel, spro, resolution
+        self.samples: list[Sample] = []
+        self.scores: list[float] = []
+        self.labels: list[int] = []
+        self.seconds = 0.0
+        self.without_mask = 0
+        self.channels = 0
+
+    def add(self, scored: Scored) -> None:
+        start = time.perf_counter()
+        sample = scored.sample
+        self.samples.append(sample)
+        self.scores.append(scored.score)
+        self.labels.append(sample.label)
+        if sample.label >= 0:
+            self._add_map(sample, scored.anomaly_map)
+        self.seconds += time.perf_counter() - start
+
+    def _add_map(self, sample: Sample, working: NDArray[np.float32]) -> None:
+        size = image_size(sample.image)
+        full = working if self.resolution == "working" else resized_map(working, size)
+        if sample.label == ANOMALOUS and not sample.masks:
+            self.without_mask += 1
+            self.pixel.update(full, None, group=sample.defect, name=sample.relative)
+            return
+        mask = np.zeros(size, dtype=bool) if sample.label == NORMAL else read_mask(sample.masks, size)
+        if mask.shape != full.shape:
+            mask = _nearest(mask, full.shape)
+        self.pixel.update(full, mask, group=sample.defect, name=sample.relative)
+        self._add_channels(sample, full)
+
+    def _add_channels(self, sample: Sample, full: NDArray[np.float32]) -> None:
+        if "loco" not in sample.tags or self.resolution == "working":
+            return
+        channels = loco_channels(sample) if sample.label == ANOMALOUS else []
+        self.channels += len(channels)
+        subset = {"logical_anomalies": "logical", "structural_anomalies": "structural"}
+        kind = subset.get(sample.defect, "good")
+        self.spro.update(full, channels, subset=kind, name=sample.relative)
+
+    def sections(self) -> dict[str, Any]:
+        scores, labels = np.array(self.scores), np.array(self.labels)
+        defects = np.array([sample.defect for sample in self.samples])
+        known = labels >= 0
+        image = image_metrics(scores[known], labels[known])
+        pixel = self.pixel.compute()
+        why = {f"image.{k}": v for k, v in image.pop("why", {}).items()}
+        why |= {f"pixel.{k}": v for k, v in pixel.pop("why", {}).items()}
+        sections: dict[str, Any] = {"image": image, "pixel": pixel}
+        if self.channels:
+            sections["spro"] = {**self.spro.compute(), "image_auroc": self._loco_image(scores)}
+        sections["by_defect"] = self._by_defect(scores, labels, defects)
+        sections["counts"] = {
+            "good": int((labels == NORMAL).sum()),
+            "defective": int((labels == ANOMALOUS).sum()),
+            "unlabelled": int((labels < 0).sum()),
+            "without_mask": self.without_mask,
+        }
+        groups = self._by_group(scores, labels)
+        if groups:
+            sections["by_group"] = groups
+        sections["why"] = why
+        return sections
+
+    def _by_defect(
+        self, scores: NDArray[Any], labels: NDArray[Any], defects: NDArray[Any]
+    ) -> dict[str, Any]:
+        found = {}
+        good = {str(name) for name in defects[labels == NORMAL]}
+        for name in sorted(set(defects[labels == ANOMALOUS].tolist())):
+            rows = (labels == NORMAL) | ((labels == ANOMALOUS) & (defects == name))
+            image = image_metrics(scores[rows], labels[rows])
+            pixel = self.pixel.compute(groups={*good, name})
+            found[name] = {
+                "images": int((defects == name).sum()),
+                "image": {k: image[k] for k in ("auroc", "ap", "f1max")},
+                "pixel": {k: v for k, v in pixel.items() if k not in ("why", "bounds")},
+            }
+        return found
+
+    def _by_group(self, scores: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
+        groups = np.array([sample.group or "" for sample in self.samples])
+        found = {}
+        for name in sorted(set(groups.tolist()) - {""}):
+            rows = (groups == name) & (labels >= 0)
+            if rows.any():
+                image = image_metrics(scores[rows], labels[rows])
+                found[name] = {k: image[k] for k in ("auroc", "ap", "f1max")}
+        return found
+
+    def _loco_image(self, scores: NDArray[Any]) -> dict[str, Any]:
+        labels = np.array(self.labels)
+        defects = np.array([sample.defect for sample in self.samples])
+        found: dict[str, Any] = {}
+        for kind in ("logical", "structural"):
+            rows = (labels == NORMAL) | (defects == f"{kind}_anomalies")
+            found[kind] = image_metrics(scores[rows], labels[rows])["auroc"]
+        both = [value for value in found.values() if value is not None]
+        found["mean"] = sum(both) / len(both) if len(both) == 2 else None
+        return found
+
+
+def resized_map(working: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the map brought to ``size`` (height, width) once, bilinearly."""
+    if working.shape == size:
+        return working
+    tensor = torch.from_numpy(np.ascontiguousarray(working))[None, None]
+    grown = functional.interpolate(tensor, size=size, mode="bilinear", align_corners=False)
+    return np.asarray(grown[0, 0].numpy(), dtype=np.float32)
+
+
+def _nearest(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    tensor = torch.from_numpy(mask)[None, None].float()
+    return np.asarray(functional.interpolate(tensor, size=shape, mode="nearest")[0, 0].numpy() > 0)
+
+
+def prediction_rows(
+    evaluation: Evaluation, threshold: float | None
+) -> list[dict[str, str | int | float]]:
+    """Return the rows of predictions.csv: path, label, defect, score, decision."""
+    rows: list[dict[str, str | int | float]] = []
+    for sample, score in zip(evaluation.samples, evaluation.scores.tolist(), strict=True):
+        decision = "" if threshold is None else ("anomalous" if score > threshold else "normal")
+        rows.append(
+            {
+                "path": sample.relative,
+                "label": sample.label,
+                "defect": sample.defect,
+                "score": repr(score),
+                "decision": decision,
+            }
+        )
+    return rows
+
+
+def write_predictions(
+    path: Path, rows: list[dict[str, str | int | float]]
+) -> None:
+    """Write predictions.csv in one rename."""
+    import csv
+
+    from adbench.runs.files import write_beside
+
+    names = ["path", "label", "defect", "score", "decision"]
+    with write_beside(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, names)
+        writer.writeheader()
+        writer.writerows(rows)

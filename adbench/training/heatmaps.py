@@ -1,0 +1,91 @@
+"""Heat maps and overlays of test images, one PNG an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from adbench.runs.files import write_beside
+
+_LABEL_HEIGHT = 22
+
+
+def heat_colours(anomaly_map: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Return uint8 [H, W, 3] RGB of the map on a fixed scale: ``low`` dark, ``high`` bright."""
+    span = max(high - low, 1e-12)
+    level = np.clip((anomaly_map - low) / span, 0, 1)
+    coloured = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return np.asarray(cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def outlined(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, colour: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """Return the image with the mask's outline drawn on it."""
+    drawn = image.copy()
+    if mask is not None and mask.any():
+        contours, _ = cv2.findContours(
+            mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(drawn, contours, -1, colour, 1)
+    return drawn
+
+
+def panel(
+    image: NDArray[np.uint8],
+    maps: dict[str, NDArray[Any]],
+    scale: dict[str, tuple[float, float]],
+    mask: NDArray[np.bool_] | None,
+    title: str,
+) -> NDArray[np.uint8]:
+    """Return one row of pictures, uint8 RGB: image with true outline, then overlay and map.
+
+    Args:
+        image: [H, W, 3] uint8 at the maps' size.
+        maps: name -> [H, W]; the first is the anomaly map.
+        scale: name -> (low, high) of the colours, the same for all images of a run.
+        mask: [H, W] true defect, or None.
+        title: one line of text above.
+    """
+    pictures = [outlined(image, mask, (0, 230, 0))]
+    for number, (name, values) in enumerate(maps.items()):
+        heat = heat_colours(values, *scale[name])
+        if number == 0:
+            blended = cv2.addWeighted(image, 0.45, heat, 0.55, 0)
+            pictures.append(np.asarray(blended, dtype=np.uint8))
+        pictures.append(heat)
+    gap = np.full((image.shape[0], 4, 3), 255, dtype=np.uint8)
+    row = np.concatenate([part for pic in pictures for part in (pic, gap)][:-1], axis=1)
+    label = np.full((_LABEL_HEIGHT, row.shape[1], 3), 255, dtype=np.uint8)
+    cv2.putText(label, title, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
+    return np.concatenate([label, row], axis=0)
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write uint8 RGB as PNG in one rename."""
+    ok, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise OSError(f"cannot encode {path}")
+    with write_beside(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def chosen_images(defects: list[str], count: int | str) -> set[int]:
+    """Return positions to draw: all, or ``count`` spread evenly over the defect types."""
+    if count == "all" or int(count) >= len(defects):
+        return set(range(len(defects)))
+    by_defect: dict[str, list[int]] = {}
+    for position, name in enumerate(defects):
+        by_defect.setdefault(name, []).append(position)
+    chosen: list[int] = []
+    turn = 0
+    while len(chosen) < int(count):
+        for positions in by_defect.values():
+            if turn < len(positions) and len(chosen) < int(count):
+                chosen.append(positions[turn])
+        turn += 1
+    return set(chosen)

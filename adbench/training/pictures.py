@@ -1,0 +1,80 @@
+"""Writes a run's heat maps while its test set is scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adbench.data.cache import resized_image
+from adbench.data.datamodule import DataModule
+from adbench.data.images import image_size, read_mask
+from adbench.methods.base import Detector
+from adbench.training.heatmaps import chosen_images, panel, write_png
+from adbench.training.evaluate import Scored
+
+
+class HeatMaps:
+    """Keeps the chosen images' maps, then draws them all on one colour scale."""
+
+    def __init__(
+        self, detector: Detector, datamodule: DataModule, device: torch.device, count: int | str
+    ) -> None:
+        self.detector, self.datamodule, self.device = detector, datamodule, device
+        samples = datamodule.test_samples
+        chosen = chosen_images([sample.defect for sample in samples], count)
+        self._wanted = {samples[position].image for position in chosen}
+        self._kept: list[tuple[Scored, dict[str, NDArray[Any]]]] = []
+
+    def __call__(self, scored: Scored) -> None:
+        if scored.sample.image not in self._wanted:
+            return
+        maps: dict[str, NDArray[Any]] = {"anomaly": scored.anomaly_map}
+        image = torch.from_numpy(self._pixels(scored)).permute(2, 0, 1)[None].float() / 255
+        with torch.no_grad():
+            partial = self.detector.named_maps(image.to(self.device))
+        maps |= {name: value[0, 0].float().cpu().numpy() for name, value in partial.items()}
+        self._kept.append((scored, maps))
+
+    def _pixels(self, scored: Scored) -> NDArray[np.uint8]:
+        return resized_image(scored.sample.image, self.datamodule.image_size)
+
+    def write(self, folder: Path, threshold: float | None) -> int:
+        """Draw the kept images into ``folder``; return how many."""
+        if not self._kept:
+            return 0
+        names = self._kept[0][1].keys()
+        scale = {name: _scale([maps[name] for _, maps in self._kept]) for name in names}
+        for scored, maps in self._kept:
+            picture = panel(
+                self._pixels(scored), maps, scale, self._mask(scored), _title(scored, threshold)
+            )
+            name = f"{scored.sample.defect}_{scored.sample.image.stem}.png"
+            write_png(folder / name, picture)
+        return len(self._kept)
+
+    def _mask(self, scored: Scored) -> NDArray[np.bool_] | None:
+        if not scored.sample.masks:
+            return None
+        full = read_mask(scored.sample.masks, image_size(scored.sample.image))
+        tensor = torch.from_numpy(full)[None, None].float()
+        size = self.datamodule.image_size
+        small = torch.nn.functional.interpolate(tensor, size=size, mode="nearest")
+        return np.asarray(small[0, 0].numpy() > 0)
+
+
+def _scale(maps: list[NDArray[Any]]) -> tuple[float, float]:
+    values = np.concatenate([values.ravel()[::7] for values in maps])
+    return float(np.quantile(values, 0.02)), float(np.quantile(values, 0.998))
+
+
+def _title(scored: Scored, threshold: float | None) -> str:
+    told = f"{scored.sample.category}/{scored.sample.defect}/{scored.sample.image.stem}"
+    told += f"  score {scored.score:.4g}"
+    if threshold is not None:
+        told += "  ANOMALOUS" if scored.score > threshold else "  normal"
+        told += f" (threshold {threshold:.4g})"
+    return told

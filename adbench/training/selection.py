@@ -1,0 +1,126 @@
+"""Which state of a training counts: the last, or one picked by a signal named in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from adbench.data.datamodule import DataModule
+from adbench.methods.base import AnomalyModule, seeded_generator
+from adbench.metrics import PixelMetrics, image_metrics
+from adbench.synthesis.base import Synthesizer
+from adbench.training.callbacks import History
+
+_STREAM = 0x7A11D  # keeps validation composites apart from every training draw
+
+
+@torch.no_grad()
+def validation_signal(
+    module: AnomalyModule, datamodule: DataModule, synthesis: Synthesizer
+) -> dict[str, float]:
+    """Return image AUROC and pixel AP on held-out normals against composites of them.
+
+    The composites depend on the seed alone, so that epochs and runs can be compared. No test
+    image is read.
+    """
+    pixel = PixelMetrics(limits=(0.3,))
+    scores: list[float] = []
+    labels: list[int] = []
+    for number, batch in enumerate(datamodule.val_batches()):
+        image = batch.image.to(module.device)
+        generator = seeded_generator(module.device, module.seed, _STREAM, number)
+        made = synthesis(image, generator=generator)
+        for pictures, masks in ((image, torch.zeros_like(made.mask)), (made.image, made.mask)):
+            prediction = module.detector(pictures)
+            scores += prediction.score.float().cpu().tolist()
+            labels += masks.flatten(1).any(1).long().cpu().tolist()
+            for row in range(len(batch)):
+                pixel.update(
+                    prediction.anomaly_map[row, 0].float().cpu().numpy(),
+                    masks[row, 0].cpu().numpy(),
+                    group="composite",
+                    name=batch.path[row],
+                )
+    image_result = image_metrics(np.array(scores), np.array(labels))
+    values = {"val_image_auroc": image_result["auroc"], "val_pixel_ap": pixel.compute()["ap"]}
+    return {name: float("nan") if value is None else value for name, value in values.items()}
+
+
+class Selection(Callback):
+    """Evaluates every few epochs and, where asked, restores the best state at the end.
+
+    Args:
+        name: written into run.json: ``validation`` or ``oracle``.
+        every: epochs between evaluations; the last epoch of a training is not forced.
+        measure: returns named figures; called with the detector up to date, in eval mode.
+        criterion: the figure to maximise, computed from the named ones.
+        select: restore the best state after training.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        every: int,
+        measure: Callable[[AnomalyModule], dict[str, Any]],
+        criterion: Callable[[dict[str, Any]], float],
+        history: History,
+        *,
+        select: bool,
+    ) -> None:
+        self.name, self.every = name, every
+        self.measure, self.criterion, self.history = measure, criterion, history
+        self.select = select
+        self.best: dict[str, Any] | None = None
+        self._state: dict[str, torch.Tensor] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "state": self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self._state = state["best"], state["state"]
+
+    @property
+    def state_key(self) -> str:
+        return f"Selection[{self.name}]"
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
+        epoch = trainer.current_epoch + 1
+        if self.every <= 0 or epoch % self.every:
+            return
+        assert isinstance(module, AnomalyModule)
+        training = module.training
+        module.eval()
+        module.refresh()
+        figures = self.measure(module)
+        module.train(training)
+        self.history.extra |= {
+            key: value for key, value in figures.items() if isinstance(value, int | float)
+        }
+        value = self.criterion(figures)
+        if self.best is None or value > self.best["criterion"]:
+            self.best = {"epoch": epoch, "criterion": value, **figures}
+            if self.select:
+                self._state = _trained_state(module)
+
+    def restore(self, module: AnomalyModule) -> int | None:
+        """Load the best state into the module; return its epoch."""
+        if not self.select or self.best is None:
+            return None
+        module.load_state_dict(self._state, strict=False)
+        return int(self.best["epoch"])
+
+
+def _trained_state(module: AnomalyModule) -> dict[str, torch.Tensor]:
+    frozen = ("backbone.", "detector.backbone.")
+    return {
+        name: value.detach().clone()
+        for name, value in module.state_dict().items()
+        if not name.startswith(frozen)
+    }
