@@ -83,9 +83,7 @@ _MPDD = _counts(
     "connector 128/0/30/14; metal_plate 54/0/26/71; tubes 122/0/32/69"
 )
 _BTAD = _counts("01 400/0/21/49; 02 399/0/30/200; 03 1000/0/400/41")
-_PCB_BANK = _counts(
-    f"{_VISA_PCB}; pcb5 200/0/293/445; pcb6 200/0/174/274; pcb7 200/0/186/79"
-)
+_PCB_BANK = _counts(f"{_VISA_PCB}; pcb5 200/0/293/445; pcb6 200/0/174/274; pcb7 200/0/186/79")
 
 _GLASS_PAGE = "https://github.com/cqylunlun/GLASS (shared drive)"
 _MVTEC_PAGE = "https://www.mvtec.com/company/research/datasets"
@@ -217,7 +215,9 @@ def dataset_root(
 
 
 def _missing(name: str, found: Path, *, given: bool) -> str:
-    where = "dataset.root" if given else "ADBENCH_DATA" if os.environ.get("ADBENCH_DATA") else "./data"
+    where = (
+        "dataset.root" if given else "ADBENCH_DATA" if os.environ.get("ADBENCH_DATA") else "./data"
+    )
     state = "is a file, not a folder" if found.is_file() else "does not exist"
     beside = found.parent
     there = [entry.name for entry in beside.iterdir() if entry.is_dir()] if beside.is_dir() else []

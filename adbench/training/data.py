@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from adbench.config.schema import DatasetKeys, Settings
+from adbench.data.cache import default_cache_folder
 from adbench.data.check import Finding, check_samples
 from adbench.data.datamodule import DataModule, split_samples
 from adbench.data.layouts import get_layout
@@ -21,18 +21,14 @@ def dataset_root(dataset: DatasetKeys) -> Path:
     """Return the data set's folder: ``dataset.root``, else its folder under ADBENCH_DATA."""
     if dataset.root is not None:
         return Path(dataset.root).expanduser()
+    if dataset.layout == "demo":
+        return default_cache_folder() / "demo"
     return Path(os.environ.get("ADBENCH_DATA", "data")) / (dataset.folder or dataset.name)
 
 
 def open_layout(dataset: DatasetKeys) -> tuple[Layout, Path]:
-    """Return the layout and root of a data set; the demo set is made where it is missing."""
-    root = dataset_root(dataset)
-    options = dict(dataset.options)
-    if dataset.layout == "demo":
-        from adbench.data.demo import ensure_demo
-
-        return get_layout("mvtec"), ensure_demo(root, **options)
-    return get_layout(dataset.layout, dataset=dataset.name, **options), root
+    """Return the layout and the root of a data set."""
+    return get_layout(dataset.layout, **dataset.options), dataset_root(dataset)
 
 
 def chosen_categories(dataset: DatasetKeys) -> list[str]:
@@ -148,8 +144,3 @@ def _check_memory(needed: int) -> None:
             f"the method's caches need about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
             "free; lower dataset.image_size, dataset.limit or the method's max_memory"
         )
-
-
-def plain_config(config: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """Return the section without its ``_target_`` and ``name`` keys."""
-    return {k: v for k, v in config[section].items() if k not in ("_target_", "name")}

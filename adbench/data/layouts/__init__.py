@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from adbench.data.layouts.base import Layout, check_category
+from adbench.data.layouts.base import Layout
 from adbench.errors import UserError, nearest
 
 _CLASSES = {
     "mvtec": "mvtec.MVTecLayout",
+    "mvtec_loco": "mvtec_loco.MVTecLocoLayout",
+    "mvtec_ad2": "mvtec_ad2.MVTecAD2Layout",
+    "visa": "visa.VisALayout",
+    "btad": "btad.BTADLayout",
+    "mad_man": "mad.MADManLayout",
+    "mad_sys": "mad.MADSysLayout",
+    "pcb_bank": "pcb_bank.PCBBankLayout",
+    "folder": "folder.FolderLayout",
+    "csv": "csv_file.CsvLayout",
     "demo": "demo.DemoLayout",
 }
 
@@ -28,28 +35,13 @@ def get_layout(name: str, **options: Any) -> Layout:
         raise UserError(f"no layout '{name}'{nearest(name, _CLASSES)} (known: {known})")
     module, kind = _CLASSES[name].split(".")
     cls = getattr(importlib.import_module(f"adbench.data.layouts.{module}"), kind)
-    known = list(inspect.signature(cls).parameters)
+    takes = list(inspect.signature(cls).parameters)
     for option in options:
-        if option not in known:
-            remedy = nearest(option, known) or f"; it takes {', '.join(known) or 'none'}"
+        if option not in takes:
+            remedy = nearest(option, takes) or f"; it takes {', '.join(takes) or 'none'}"
             raise UserError(f"layout {name} has no option '{option}'{remedy}")
     layout: Layout = cls(**options)
     return layout
 
 
-def chosen_categories(layout: Layout, root: Path, wanted: str | Sequence[str]) -> list[str]:
-    """Return the categories to work on: all of them, or those named, in the order named.
-
-    Raises:
-        UserError: a name that is not there.
-    """
-    known = layout.categories(root)
-    if wanted == "all":
-        return known
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
-    for name in names:
-        check_category(name, known, root)
-    return names
-
-
-__all__ = ["Layout", "chosen_categories", "get_layout"]
+__all__ = ["Layout", "get_layout"]

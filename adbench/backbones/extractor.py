@@ -1,0 +1,133 @@
+"""Frozen feature extractors over timm and the bundled network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from adbench.backbones.bundled_network import CHANNELS, STRIDES, BundledNetwork
+from adbench.errors import UserError, nearest
+
+BUNDLED = "bundled"
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class FeatureExtractor(nn.Module):
+    """Maps of chosen layers; frozen, always in eval mode, cut after the last layer read.
+
+    Args:
+        name: ``bundled``, or a timm model name with its tag (``wide_resnet50_2.tv_in1k``).
+        layers: names as timm's feature info gives them (``layer2``, ``blocks.5``) or indices
+            into that list, in the order in which maps are returned.
+        mean, std: per channel, for images in 0..1; None takes those the weights were trained with.
+
+    Attributes:
+        channels, strides: of every returned map.
+        config: keyword arguments that rebuild the architecture with untrained values.
+        record: name, source, path and sha256 of the weights, for run.json.
+
+    The constructor reads no weights: ``build_backbone`` does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layers: Sequence[str | int],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not layers:
+            raise UserError(f"backbone {name}: no layer to read; set backbone.layers")
+        self.name = name
+        known = _known_layers(name)
+        self.layers = [_layer_name(name, known, layer) for layer in layers]
+        self.channels = [known[layer][0] for layer in self.layers]
+        self.strides = [known[layer][1] for layer in self.layers]
+        wanted = sorted({list(known).index(layer) for layer in self.layers})
+        self._positions = [wanted.index(list(known).index(layer)) for layer in self.layers]
+        self.network, own = _created(name, list(known), wanted)
+        mean, std = list(mean or own[0]), list(std or own[1])
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.config: dict[str, Any] = {
+            "name": name,
+            "layers": list(self.layers),
+            "mean": mean,
+            "std": std,
+        }
+        self.record: dict[str, Any] = {
+            "name": name,
+            "source": "random",
+            "path": None,
+            "sha256": None,
+        }
+        self.requires_grad_(False)
+        self.train(False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the layers' maps [B, C, h, w] of images [B, 3, H, W] in 0..1."""
+        maps = self.network((image - self.mean) / self.std)
+        return [maps[position] for position in self._positions]
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode whatever is asked: running statistics never move."""
+        return super().train(False)
+
+
+def _known_layers(name: str) -> dict[str, tuple[int, int]]:
+    """Return layer -> (channels, stride), in the order in which they run.
+
+    Raises:
+        UserError: no such network.
+    """
+    if name == BUNDLED:
+        names = [f"layer{number}" for number in (1, 2, 3)]
+        return dict(zip(names, zip(CHANNELS, STRIDES, strict=True), strict=True))
+    import timm
+
+    if not timm.is_model(name.split(".")[0]):
+        near = nearest(name.split(".")[0], [BUNDLED, *timm.list_models()])
+        raise UserError(f"no backbone '{name}' in timm{near}")
+    with torch.device("meta"):
+        features = timm.create_model(name, pretrained=False, features_only=True)
+    info = features.feature_info.info
+    return {entry["module"]: (entry["num_chs"], entry["reduction"]) for entry in info}
+
+
+def _layer_name(name: str, known: dict[str, tuple[int, int]], layer: str | int) -> str:
+    names = list(known)
+    if isinstance(layer, str) and layer in known:
+        return layer
+    if isinstance(layer, int) and -len(names) <= layer < len(names):
+        return names[layer]
+    hint = nearest(str(layer), names)
+    raise UserError(f"backbone {name} has no layer '{layer}'{hint} (layers: {', '.join(names)})")
+
+
+def _created(
+    name: str, names: Sequence[str], wanted: Sequence[int]
+) -> tuple[nn.Module, tuple[Sequence[float], Sequence[float]]]:
+    """Return the untrained network, cut, and the mean and deviation its weights expect."""
+    if name == BUNDLED:
+        return BundledNetwork([names[i] for i in wanted]), (_MEAN, _STD)
+    import timm
+
+    keys: dict[str, Any] = {"pretrained": False, "features_only": True, "out_indices": wanted}
+    if any(layer.startswith("blocks.") for layer in names) and _takes_any_size(name):
+        keys["dynamic_img_size"] = True
+    network = timm.create_model(name, **keys)
+    config = timm.get_pretrained_cfg(name)
+    return network, ((config.mean, config.std) if config else (_MEAN, _STD))
+
+
+def _takes_any_size(name: str) -> bool:
+    import timm
+
+    module = timm.model_entrypoint(name.split(".")[0]).__module__
+    return module.rpartition(".")[2] in ("vision_transformer", "eva", "deit")

@@ -1,0 +1,1 @@
+"""RealNet: selected features, their reconstructions, selected residuals, one discriminator."""

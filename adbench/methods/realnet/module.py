@@ -1,0 +1,316 @@
+"""Training of RealNet: choose channels, reconstruct, discriminate, settle the statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from adbench.backbones.extractor import FeatureExtractor
+from adbench.data.batch import Batch
+from adbench.data.datamodule import DataModule
+from adbench.errors import UserError
+from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
+from adbench.methods.realnet.blocks import blocks_of, kept_dims
+from adbench.methods.realnet.cache import NormalFeatures
+from adbench.methods.realnet.choice import (
+    ChannelChooser,
+    Choice,
+    apply_choices,
+    read_choices,
+    write_choices,
+)
+from adbench.methods.realnet.detector import RealNetDetector
+from adbench.methods.realnet.losses import reconstruction_loss, segmentation_loss
+from adbench.methods.realnet.pictures import selection_sheet, write_picture
+from adbench.methods.realnet.residuals import ResidualStatistics
+from adbench.methods.realnet.selection import selection_notes
+from adbench.methods.realnet.settings import (
+    ARCHITECTURES,
+    AfsKeys,
+    CacheKeys,
+    LossKeys,
+    ReconstructionKeys,
+    chosen,
+    section,
+)
+from adbench.runs.stages import Stage, StageContext
+from adbench.synthesis.base import Synthesizer
+
+_SETTLE, _PROJECT = 0x5E771E, 0x9A0
+_REFRESH_IMAGES = 64  # statistics of an evaluation in between; the final ones use every image
+
+
+class Damaged(NamedTuple):
+    """Draws of one step: positions [n] in the batch, their composites, masks [B, 1, H, W] bool."""
+
+    position: Tensor
+    image: Tensor
+    mask: Tensor
+
+
+class RealNetModule(AnomalyModule):
+    """RealNet around its detector.
+
+    Args:
+        backbone: frozen extractor; its layers, fine to coarse, are what is selected from.
+        synthesis: makes the anomalies of selection and training.
+        image_size: working (height, width).
+        seed: fixes weights and draws.
+        arch: A, B or C of Fig. S2.
+        afs, recon, rrs, loss, score, cache: sections of conf/model/realnet.yaml.
+        discriminator_layers: residual layers of the discriminator.
+        normal_share: probability that an image of a batch stays normal.
+        learning_rate: of Adam.
+        recalibrate: settle the statistics that select residuals over all training images.
+        channels_last: memory layout of the trained networks.
+        plain: every step as written, nothing cached, for the equivalence tests.
+
+    Attributes:
+        stage_folder: where finished stages lie; set before ``prepare`` by whoever ran them.
+            Without it, ``prepare`` repeats the selection, which is deterministic.
+    """
+
+    detector: RealNetDetector
+    stage_folder: Path | None = None
+
+    def __init__(
+        self,
+        *,
+        backbone: FeatureExtractor | None,
+        synthesis: Synthesizer | None,
+        image_size: Sequence[int],
+        seed: int,
+        arch: str = "A",
+        afs: Mapping[str, Any] | None = None,
+        recon: Mapping[str, Any] | None = None,
+        rrs: Mapping[str, Any] | None = None,
+        discriminator_layers: int = 2,
+        loss: Mapping[str, Any] | None = None,
+        score: Mapping[str, Any] | None = None,
+        cache: Mapping[str, Any] | None = None,
+        normal_share: float = 0.5,
+        learning_rate: float = 1e-4,
+        recalibrate: bool = True,
+        channels_last: bool = False,
+        plain: bool = False,
+    ) -> None:
+        super().__init__()
+        if backbone is None:
+            raise UserError("model=realnet reconstructs features: set backbone=bundled")
+        chosen(arch, ARCHITECTURES, "arch")
+        if not 0 <= normal_share < 1:
+            raise UserError(f"model.normal_share={normal_share}: must lie in [0, 1)")
+        self.seed, self.synthesis = seed, synthesis
+        self.afs = section(AfsKeys, afs, "afs")
+        self.loss_keys = section(LossKeys, loss, "loss")
+        self.cache_keys = section(CacheKeys, cache, "cache")
+        self.normal_share, self.learning_rate = normal_share, learning_rate
+        self.recalibrate, self.plain = recalibrate, plain
+        self.dims = kept_dims(backbone.channels, self.afs.dims)
+        blocks = blocks_of(arch, backbone.strides, self.dims)
+        self.detector = RealNetDetector(
+            backbone,
+            image_size,
+            [block.as_dict() for block in blocks],
+            recon=_plain(recon),
+            rrs=_plain(rrs),
+            score=_plain(score),
+            layers=discriminator_layers,
+            project=self.afs.mode == "rlpr",
+            plain=plain,
+        )
+        halvings = section(ReconstructionKeys, recon, "recon").halvings
+        self.multiple = max(block.stride for block in blocks) * 2**halvings
+        if channels_last:
+            self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._normal: NormalFeatures | None = None
+        self._data: DataModule | None = None
+
+    # Before the fit
+
+    def requirements(self, train_images: int) -> Requirements:
+        height, width = self.detector.image_size
+        values = sum(
+            block.channels * (height // block.stride) * (width // block.stride)
+            for block in self.detector.selected.blocks
+        )
+        size = 2 if self.cache_keys.dtype == "float16" else 4
+        wanted = 0 if self.plain else values * size * train_images
+        return Requirements(
+            size_multiple=self.multiple,
+            min_size=self.multiple,
+            uses_synthesis=True,
+            memory_bytes=wanted if wanted <= self.cache_keys.max_memory else 0,
+        )
+
+    def stages(self) -> list[Stage]:
+        """Return the synthesizer's own stages, where it has any, and the selection."""
+        own = getattr(self.synthesis, "stages", None)
+        before: list[Stage] = list(own()) if callable(own) else []
+        config = {
+            "afs": {name: getattr(self.afs, name) for name in self.afs.__slots__},
+            "blocks": self.detector.config["blocks"],
+            "image_size": self.detector.config["image_size"],
+            "backbone": getattr(self.detector.backbone, "record", {}),
+            "synthesis": _described(self.synthesis),
+            "seed": self.seed,
+            "plain": self.plain,
+        }
+        inputs = tuple(stage.name for stage in before)
+        return [*before, Stage("afs", self._run_afs, config, inputs)]
+
+    def _run_afs(self, context: StageContext) -> None:
+        self._synthesizer().prepare(context.datamodule)
+        backbone = self.detector.backbone
+        for line in selection_notes(backbone.layers, backbone.channels, self.dims):
+            context.say(line)
+        chooser = self._chooser(context.datamodule)
+        choices = chooser.choices(plain=self.plain)
+        write_choices(context.folder / "choices.json", choices)
+        sheet = selection_sheet(chooser, choices)
+        if sheet is not None:
+            write_picture(context.folder / "chosen.png", sheet)
+
+    def _chooser(self, datamodule: DataModule) -> ChannelChooser:
+        return ChannelChooser(
+            self.detector,
+            self._synthesizer(),
+            datamodule,
+            self.afs,
+            cache=self.cache_keys,
+            seed=self.seed,
+            device=self.device,
+        )
+
+    def _synthesizer(self) -> Synthesizer:
+        if self.synthesis is None:
+            raise UserError("model=realnet trains on synthetic anomalies: set synthesis=draem")
+        return self.synthesis
+
+    def prepare(self, datamodule: DataModule) -> None:
+        self._data = datamodule
+        self._synthesizer().prepare(datamodule)
+        apply_choices(self.detector, self._choices(datamodule))
+        if self.afs.mode == "rlpr":
+            self.detector.selected.draw_projections(seeded_generator("cpu", self.seed, _PROJECT))
+        if not self.plain:
+            extract = self.detector.features
+            self._normal = NormalFeatures(datamodule, extract, self.cache_keys, self.device)
+
+    def _choices(self, datamodule: DataModule) -> list[Choice]:
+        written = self.stage_folder and self.stage_folder / "afs" / "choices.json"
+        if written and written.is_file():
+            return read_choices(written)
+        return self._chooser(datamodule).choices(plain=self.plain)
+
+    # The fit
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = [p for p in self.detector.parameters() if p.requires_grad]
+        fused = self.device.type == "cuda"
+        return torch.optim.Adam(trained, lr=self.learning_rate, fused=fused)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        damaged = self._damaged(batch, self.generator(batch_idx))
+        features, target = self._features(batch, damaged)
+        made = self.detector.reconstructed(features)
+        recon = reconstruction_loss(made, target, self.loss_keys.reduction)
+        seg = segmentation_loss(self.detector.logits(features, made), damaged.mask)
+        return {
+            "loss": self.loss_keys.recon * recon + self.loss_keys.seg * seg,
+            "recon": recon.detach(),
+            "seg": seg.detach(),
+            "mask_area": damaged.mask.float().mean(),
+        }
+
+    def _damaged(self, batch: Batch, generator: torch.Generator) -> Damaged:
+        draw = torch.rand(len(batch), generator=generator, device=batch.image.device)
+        position = (draw >= self.normal_share).nonzero().squeeze(1)
+        mask = torch.zeros_like(batch.image[:, :1], dtype=torch.bool)
+        if not len(position):
+            return Damaged(position, batch.image[:0], mask)
+        synthesis = self._synthesizer()
+        made = synthesis(
+            batch.image[position],
+            foreground=synthesis.foreground_masks(batch.index[position]),
+            generator=generator,
+        )
+        mask[position] = made.mask
+        return Damaged(position, made.image, mask)
+
+    def _features(self, batch: Batch, damaged: Damaged) -> tuple[list[Tensor], list[Tensor]]:
+        """Return features of the damaged batch and of its originals.
+
+        A draw that stays normal equals its original: only composites go through the backbone.
+        """
+        if self._normal is None:
+            image = batch.image.index_copy(0, damaged.position, damaged.image)
+            return self.detector.features(image), self.detector.features(batch.image)
+        target = self._normal(batch.index, batch.image)
+        if not len(damaged.position):
+            return target, target
+        new = self.detector.features(damaged.image)
+        features = [
+            phi.index_copy(0, damaged.position, a.to(phi.dtype))
+            for phi, a in zip(target, new, strict=True)
+        ]
+        return features, target
+
+    # After the fit
+
+    def refresh(self) -> None:
+        if self._data is not None:
+            self._settle(self._data, _REFRESH_IMAGES)
+
+    def finish(self, datamodule: DataModule) -> None:
+        self._settle(datamodule, None)
+
+    @torch.no_grad()
+    def _settle(self, datamodule: DataModule, limit: int | None) -> None:
+        """Re-estimate the statistics that select residuals, in eval mode.
+
+        Every image counts as itself and as one composite, in the proportion of training; the
+        result depends neither on the order of the loader nor on its last batch.
+        """
+        if not self.recalibrate:
+            return
+        training = self.detector.training
+        self.detector.eval()
+        statistics = ResidualStatistics()
+        for normal, damaged in self._settling_images(datamodule, limit):
+            for image, weight in ((normal, self.normal_share), (damaged, 1 - self.normal_share)):
+                statistics.add(self._residuals(image), weight)
+        statistics.set(self.detector.residuals)
+        self.detector.train(training)
+
+    def _residuals(self, image: Tensor) -> list[Tensor]:
+        features = self.detector.features(image)
+        made = self.detector.reconstructed(features)
+        return [(phi - g).square() for phi, g in zip(features, made, strict=True)]
+
+    def _settling_images(
+        self, datamodule: DataModule, limit: int | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        synthesis = self._synthesizer()
+        count = len(datamodule.train_samples)
+        index = torch.linspace(0, count - 1, min(count, limit or count)).round().long()
+        for number, some in enumerate(index.split(8)):
+            image = datamodule.train_images(some).to(self.device)
+            generator = seeded_generator(self.device, self.seed, _SETTLE, number)
+            foreground = synthesis.foreground_masks(some)
+            yield image, synthesis(image, foreground=foreground, generator=generator).image
+
+
+def _plain(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in (values or {}).items()}
+
+
+def _described(synthesis: Synthesizer | None) -> dict[str, Any]:
+    """Return class and plain attributes, by which a selection knows that its draws changed."""
+    plain = (int, float, str, tuple, list, Path)
+    values = {k: v for k, v in vars(synthesis).items() if isinstance(v, plain)}
+    return {"kind": type(synthesis).__name__, **values}

@@ -1,0 +1,153 @@
+"""Feature extractors: what they read, where they are cut, which weights they accept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from adbench.backbones import FeatureExtractor, build_backbone
+from adbench.backbones.bundled_network import BundledNetwork
+from adbench.errors import UserError
+
+IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("bundled", ["layer1", "layer3"]), ("resnet18", ["layer2", "layer3"]), ("resnet18", [3, 1])],
+)
+def test_channels_and_strides_are_those_of_the_maps(name, layers):
+    extractor = FeatureExtractor(name, layers)
+    maps = extractor(IMAGE)
+    assert [m.shape[1] for m in maps] == extractor.channels
+    assert [64 // m.shape[2] for m in maps] == extractor.strides
+
+
+def test_transformer_tokens_become_maps_at_any_size():
+    extractor = FeatureExtractor("vit_tiny_patch16_224", [2, "blocks.5"])
+    first, second = extractor(torch.rand(1, 3, 64, 96))
+    assert first.shape == second.shape == (1, 192, 4, 6)
+    assert extractor.layers == ["blocks.2", "blocks.5"]
+
+
+def test_nothing_runs_beyond_the_last_layer_read():
+    names = set(FeatureExtractor("resnet18", ["layer1", "layer2"]).network.state_dict())
+    assert not any(name.startswith(("layer3", "layer4", "fc")) for name in names)
+    assert "layer3" not in dict(FeatureExtractor("bundled", ["layer2"]).network.named_children())
+
+
+def test_a_later_cut_leaves_earlier_maps_as_they_are():
+    torch.manual_seed(0)
+    long = FeatureExtractor("resnet18", ["layer2", "layer3"])
+    short = FeatureExtractor("resnet18", ["layer2"])
+    short.network.load_state_dict(
+        {k: v for k, v in long.network.state_dict().items() if k in short.network.state_dict()}
+    )
+    assert torch.equal(short(IMAGE)[0], long(IMAGE)[0])
+
+
+def test_frozen_and_in_eval_mode_whatever_is_asked():
+    extractor = FeatureExtractor("resnet18", ["layer2"]).train()
+    assert not any(module.training for module in extractor.modules())
+    assert not any(parameter.requires_grad for parameter in extractor.parameters())
+
+
+def test_config_rebuilds_the_architecture():
+    first = FeatureExtractor("resnet18", [1, "layer3"])
+    second = FeatureExtractor(**first.config)
+    second.load_state_dict(first.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(first(IMAGE), second(IMAGE), strict=True))
+
+
+def test_images_are_normalised_inside():
+    torch.manual_seed(0)
+    plain = FeatureExtractor("bundled", ["layer1"], mean=[0, 0, 0], std=[1, 1, 1])
+    torch.manual_seed(0)
+    usual = FeatureExtractor("bundled", ["layer1"])
+    by_hand = (IMAGE - usual.mean) / usual.std
+    assert torch.allclose(usual(IMAGE)[0], plain(by_hand)[0], atol=1e-6)
+
+
+def test_unknown_names_come_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'resnet18'"):
+        FeatureExtractor("resnt18", ["layer1"])
+    with pytest.raises(UserError, match="no layer 'layer9'"):
+        FeatureExtractor("resnet18", ["layer9"])
+
+
+def test_a_partial_file_is_accepted_when_it_covers_what_is_read(tmp_path):
+    whole = FeatureExtractor("resnet18", ["layer1", "layer2"])
+    path = tmp_path / "part.safetensors"
+    state = {k: v.contiguous() for k, v in whole.network.state_dict().items()}
+    save_file(state, path)
+    loaded = build_backbone("resnet18", ["layer2"], weights=path)
+    assert torch.equal(loaded(IMAGE)[0], whole(IMAGE)[1])
+    assert loaded.record["sha256"] and str(path) in loaded.record["source"]
+    with pytest.raises(UserError, match=r"lacks layer3\.0\.conv1"):
+        build_backbone("resnet18", ["layer3"], weights=path)
+
+
+def test_a_file_of_another_network_is_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    state = BundledNetwork().state_dict()
+    save_file({k: v[:2].contiguous() for k, v in state.items()}, path)
+    with pytest.raises(UserError, match="belongs to another network"):
+        build_backbone("bundled", ["layer1"], weights=path)
+
+
+def test_broken_and_missing_files_are_named(tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no tensors here")
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        build_backbone("bundled", ["layer1"], weights=broken)
+    with pytest.raises(UserError, match="does not exist"):
+        build_backbone("bundled", ["layer1"], weights=tmp_path / "absent.pth")
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):
+    path = tmp_path / "evil.pth"
+    torch.save({"state_dict": FeatureExtractor("bundled", ["layer1"])}, path)
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        build_backbone("bundled", ["layer1"], weights=path)
+
+
+def test_without_cache_and_hub_the_four_ways_out_are_told(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError) as raised:
+        build_backbone("resnet18.tv_in1k", ["layer1"])
+    for way in ("weights=PATH", "network", "backbone=bundled", "weights=random"):
+        assert way in str(raised.value)
+
+
+def test_the_hub_cache_is_used_without_a_network(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    whole = FeatureExtractor("resnet18.tv_in1k", ["layer1"])
+    path = tmp_path / "model.safetensors"
+    save_file({k: v.contiguous() for k, v in whole.network.state_dict().items()}, path)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: str(path))
+    loaded = build_backbone("resnet18.tv_in1k", ["layer1"])
+    assert torch.equal(loaded(IMAGE)[0], whole(IMAGE)[0])
+    assert loaded.record["source"].startswith("hub ")
+
+
+def test_an_untagged_name_is_refused_at_the_hub():
+    with pytest.raises(UserError, match="has no tag"):
+        build_backbone("wide_resnet50_2", ["layer1"])
+
+
+def test_random_weights_are_marked():
+    assert build_backbone("bundled", ["layer1"], weights="random").record["source"] == "random"
+
+
+@pytest.mark.shared
+def test_the_shared_resnet18_covers_layers_1_to_3(shared):
+    path = shared / "weights" / "resnet18.tv_in1k.layer1-3.safetensors"
+    extractor = build_backbone("resnet18.tv_in1k", ["layer2", "layer3"], weights=path)
+    assert extractor.channels == [128, 256]
+    with pytest.raises(UserError, match="layer4"):
+        build_backbone("resnet18.tv_in1k", ["layer4"], weights=path)
