@@ -41,6 +41,8 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise UserError(f"{where}={value}: a list is expected, e.g. {where}=[0.3]")
         return tuple(_converted(item, get_args(hint)[0], where) for item in value)
+    if origin is dict:
+        hint = dict
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):

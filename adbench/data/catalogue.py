@@ -26,6 +26,9 @@ class Counts:
     good: int
     bad: int
 
+    def __str__(self) -> str:
+        return f"{self.train}/{self.val}/{self.good}/{self.bad}"
+
 
 @dataclass(frozen=True, slots=True)
 class KnownDataset:
@@ -35,9 +38,11 @@ class KnownDataset:
         name: the configuration's name, ``dataset=NAME``.
         licence: licence or terms, as printed by ``data list``.
         page: where it can be had; some pages ask for terms to be accepted.
-        archive, digest: file name or address, and its hash (``sha256:`` or ``md5:``).
         totals: published sums over all categories.
+        archive: file name or address of what is to be unpacked.
+        sha256, md5: its hash, where published.
         counts: by category, where published.
+        uncounted: categories without published counts.
         note: what a reader of its numbers should know.
     """
 
@@ -46,9 +51,36 @@ class KnownDataset:
     page: str
     totals: Counts | None = None
     archive: str = ""
-    digest: str = ""
+    sha256: str = ""
+    md5: str = ""
     counts: Mapping[str, Counts] = field(default_factory=dict)
+    uncounted: tuple[str, ...] = ()
     note: str = ""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the categories, sorted."""
+        return tuple(sorted((*self.counts, *self.uncounted)))
+
+    @property
+    def train(self) -> int | None:
+        """Training images of all categories."""
+        return self.totals.train if self.totals else None
+
+    @property
+    def val(self) -> int | None:
+        """Validation images of all categories."""
+        return self.totals.val if self.totals else None
+
+    @property
+    def test_good(self) -> int | None:
+        """Normal test images of all categories."""
+        return self.totals.good if self.totals else None
+
+    @property
+    def test_bad(self) -> int | None:
+        """Defective test images of all categories."""
+        return self.totals.bad if self.totals else None
 
 
 def _counts(table: str) -> dict[str, Counts]:
@@ -65,6 +97,7 @@ _MVTEC = _counts(
     "pill 267/0/26/141; screw 320/0/41/119; tile 230/0/33/84; toothbrush 60/0/12/30;"
     "transistor 213/0/60/40; wood 247/0/19/60; zipper 240/0/32/119"
 )
+TEXTURES = ("carpet", "grid", "leather", "tile", "wood")  # MVTec AD's
 _LOCO = _counts(
     "breakfast_box 351/62/102/173; juice_bottle 335/54/94/236; pushpins 372/69/138/172;"
     "screw_bag 360/60/122/219; splicing_connectors 360/60/119/193"
@@ -88,7 +121,7 @@ _PCB_BANK = _counts(f"{_VISA_PCB}; pcb5 200/0/293/445; pcb6 200/0/174/274; pcb7 
 _GLASS_PAGE = "https://github.com/cqylunlun/GLASS (shared drive)"
 _MVTEC_PAGE = "https://www.mvtec.com/company/research/datasets"
 
-KNOWN: dict[str, KnownDataset] = {
+CATALOGUE: dict[str, KnownDataset] = {
     known.name: known
     for known in (
         KnownDataset(
@@ -97,7 +130,7 @@ KNOWN: dict[str, KnownDataset] = {
             page=f"{_MVTEC_PAGE}/mvtec-ad",
             totals=Counts(3629, 0, 467, 1258),
             archive="mvtec_anomaly_detection.tar.xz",
-            digest="sha256:cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
+            sha256="cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
             counts=_MVTEC,
         ),
         KnownDataset(
@@ -106,7 +139,7 @@ KNOWN: dict[str, KnownDataset] = {
             page=f"{_MVTEC_PAGE}/mvtec-loco",
             totals=Counts(1778, 305, 575, 993),
             archive="mvtec_loco_anomaly_detection.tar.xz",
-            digest="sha256:9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687",
+            sha256="9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687",
             counts=_LOCO,
             note="the paper prints 1772 training and 304 validation images; the archive has more",
         ),
@@ -116,7 +149,7 @@ KNOWN: dict[str, KnownDataset] = {
             page=f"{_MVTEC_PAGE}/mvtec-ad-2",
             totals=Counts(2528, 302, 379, 705),
             archive="mvtec_ad_2.tar.gz",
-            digest="sha256:c0ded99ef32bfc8e352d52beb44515e5b292b8598cb963aadfa91ca0763505e4",
+            sha256="c0ded99ef32bfc8e352d52beb44515e5b292b8598cb963aadfa91ca0763505e4",
             counts=_AD2,
             note="counts of the public test set; 2045 private and 2045 private mixed images more",
         ),
@@ -126,7 +159,7 @@ KNOWN: dict[str, KnownDataset] = {
             page="https://github.com/amazon-science/spot-diff",
             totals=Counts(8659, 0, 962, 1200),
             archive="https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
-            digest="sha256:2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
+            sha256="2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
             counts=_VISA,
         ),
         KnownDataset(
@@ -142,7 +175,7 @@ KNOWN: dict[str, KnownDataset] = {
             page="https://avires.dimi.uniud.it",
             totals=Counts(1799, 0, 451, 290),
             archive="https://avires.dimi.uniud.it/papers/btad/btad.zip",
-            digest="sha256:461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
+            sha256="461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
             counts=_BTAD,
             note="91 % of 03's test images are normal: AP and F1 do not compare across categories",
         ),
@@ -151,12 +184,14 @@ KNOWN: dict[str, KnownDataset] = {
             licence="MIT by its repository; pink_flower comes from another set with own terms",
             page=_GLASS_PAGE,
             totals=Counts(3657, 0, 203, 241),
+            uncounted=("grey_cloth", "grid_cloth", "pink_flower", "yellow_cloth"),
         ),
         KnownDataset(
             name="mad_man",
             licence="derived from MVTec AD: treat as non-commercial",
             page=_GLASS_PAGE,
             totals=Counts(0, 0, 150, 450),
+            uncounted=tuple(_MVTEC),
             note="picked from MVTec's test images: what was tuned on mvtec was tuned on these",
         ),
         KnownDataset(
@@ -164,6 +199,7 @@ KNOWN: dict[str, KnownDataset] = {
             licence="derived from MVTec AD: treat as non-commercial",
             page=_GLASS_PAGE,
             totals=Counts(0, 0, 1600, 4730),
+            uncounted=TEXTURES,
             note="backgrounds are MVTec training images: measures memory of them as well; the "
             "totals count five transparencies, four (1280/3784) are read by default",
         ),
@@ -180,7 +216,7 @@ KNOWN: dict[str, KnownDataset] = {
             licence="research use, no standard licence",
             page="https://www.robots.ox.ac.uk/~vgg/data/dtd",
             archive="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
-            digest="md5:fff73e5086ae6bdbea199a49dfb8a4c1",
+            md5="fff73e5086ae6bdbea199a49dfb8a4c1",
             note="47 textures of 120 images each; a source of textures, not a data set to test on",
         ),
     )
@@ -225,6 +261,6 @@ def _missing(name: str, found: Path, *, given: bool) -> str:
 
 
 def _remedy(name: str) -> str:
-    known = KNOWN.get(name)
+    known = CATALOGUE.get(name)
     page = f"; it can be had at {known.page}" if known else ""
     return f"; set dataset.root=FOLDER or ADBENCH_DATA{page}"

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from adbench.errors import UserError
 
 SUFFIXES = frozenset({".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
 
 _ORIENTATION = int(ExifTags.Base.Orientation)
+_WIDTH, _LENGTH = int(ExifTags.Base.ImageWidth), int(ExifTags.Base.ImageLength)
 _TURNED = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _UNREADABLE = (
@@ -114,6 +116,9 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _unreadable_named(path), Image.open(path) as image:
         width, height = image.size
+        if isinstance(image, TiffImageFile):
+            # Pillow's versions differ in whether .size is turned already; the tags never are
+            width, height = image.tag_v2[_WIDTH], image.tag_v2[_LENGTH]
         if image.format == "PNG":
             turned = _png_orientation(path) in _TURNED
         else:

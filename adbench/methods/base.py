@@ -129,10 +129,14 @@ class AnomalyModule(lightning.LightningModule):
     every fit, resumed or not, and must be deterministic. ``finish(datamodule)`` runs after the
     last step (recalibration, quantiles). State that training changes lives in parameters,
     buffers or ``on_save_checkpoint``.
+
+    Attributes:
+        stage_folder: where the run's finished stages lie; set before ``prepare``.
     """
 
     detector: Detector
     seed: int = 0
+    stage_folder: Path | None = None
 
     def requirements(self, train_images: int) -> Requirements:
         """Return what holds for a training set of ``train_images`` images."""

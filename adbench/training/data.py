@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adbench.config.schema import DatasetKeys, Settings
-from adbench.data.cache import default_cache_folder
+from adbench.data.catalogue import dataset_root
 from adbench.data.check import Finding, check_samples
 from adbench.data.datamodule import DataModule, split_samples
 from adbench.data.layouts import get_layout
@@ -17,18 +16,12 @@ from adbench.errors import UserError, nearest
 from adbench.methods.base import Requirements
 
 
-def dataset_root(dataset: DatasetKeys) -> Path:
-    """Return the data set's folder: ``dataset.root``, else its folder under ADBENCH_DATA."""
-    if dataset.root is not None:
-        return Path(dataset.root).expanduser()
-    if dataset.layout == "demo":
-        return default_cache_folder() / "demo"
-    return Path(os.environ.get("ADBENCH_DATA", "data")) / (dataset.folder or dataset.name)
-
-
 def open_layout(dataset: DatasetKeys) -> tuple[Layout, Path]:
     """Return the layout and the root of a data set."""
-    return get_layout(dataset.layout, **dataset.options), dataset_root(dataset)
+    root = dataset_root(
+        dataset.name, layout=dataset.layout, root=dataset.root, folder=dataset.folder
+    )
+    return get_layout(dataset.layout, **dataset.options), root
 
 
 def chosen_categories(dataset: DatasetKeys) -> list[str]:

@@ -17,10 +17,10 @@ from adbench.config.schema import MetricKeys
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
 from adbench.data.images import image_size, read_mask
-from adbench.data.layouts.mvtec_loco import loco_channels
 from adbench.data.sample import ANOMALOUS, NORMAL, Sample
 from adbench.methods.base import Detector
 from adbench.metrics import PixelMetrics, SproMetrics, image_metrics
+from adbench.training.loco import LocoChannels
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ class _Tally:
         self.labels: list[int] = []
         self.seconds = 0.0
         self.without_mask = 0
-        self.channels = 0
+        self.loco = LocoChannels()
 
     def add(self, scored: Scored) -> None:
         start = time.perf_counter()
@@ -149,13 +149,9 @@ class _Tally:
         self._add_channels(sample, full)
 
     def _add_channels(self, sample: Sample, full: NDArray[np.float32]) -> None:
-        if "loco" not in sample.tags or self.resolution == "working":
-            return
-        channels = loco_channels(sample) if sample.label == ANOMALOUS else []
-        self.channels += len(channels)
-        subset = {"logical_anomalies": "logical", "structural_anomalies": "structural"}
-        kind = subset.get(sample.defect, "good")
-        self.spro.update(full, channels, subset=kind, name=sample.relative)
+        found = self.loco.of(sample)
+        if found is not None and full.shape == image_size(sample.image):
+            self.spro.update(full, found, subset=self.loco.subset(sample), name=sample.relative)
 
     def sections(self) -> dict[str, Any]:
         scores, labels = np.array(self.scores), np.array(self.labels)
@@ -166,8 +162,9 @@ class _Tally:
         why = {f"image.{k}": v for k, v in image.pop("why", {}).items()}
         why |= {f"pixel.{k}": v for k, v in pixel.pop("why", {}).items()}
         sections: dict[str, Any] = {"image": image, "pixel": pixel}
-        if self.channels:
+        if self.loco.found:
             sections["spro"] = {**self.spro.compute(), "image_auroc": self._loco_image(scores)}
+        why |= self.loco.why
         sections["by_defect"] = self._by_defect(scores, labels, defects)
         sections["counts"] = {
             "good": int((labels == NORMAL).sum()),
@@ -212,7 +209,7 @@ class _Tally:
         defects = np.array([sample.defect for sample in self.samples])
         found: dict[str, Any] = {}
         for kind in ("logical", "structural"):
-            rows = (labels == NORMAL) | (defects == f"{kind}_anomalies")
+            rows = (labels == NORMAL) | (defects == f"{kind}_anomalies")  # folder names of the set
             found[kind] = image_metrics(scores[rows], labels[rows])["auroc"]
         both = [value for value in found.values() if value is not None]
         found["mean"] = sum(both) / len(both) if len(both) == 2 else None
@@ -252,9 +249,7 @@ def prediction_rows(
     return rows
 
 
-def write_predictions(
-    path: Path, rows: list[dict[str, str | int | float]]
-) -> None:
+def write_predictions(path: Path, rows: list[dict[str, str | int | float]]) -> None:
     """Write predictions.csv in one rename."""
     import csv
 

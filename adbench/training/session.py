@@ -196,6 +196,7 @@ class _Session:
 
     def _stages(self, datamodule: DataModule, module: AnomalyModule) -> bool:
         """Run the method's stages; return whether the run ends with them."""
+        module.stage_folder = self.folder / "stages"
         stages = module.stages()
         only, until = self.config["stage"], self.config["until"]
         force = self.config["force"] if isinstance(self.config["force"], str) else None

@@ -110,6 +110,7 @@ def _tray(size: int, rng: Generator, shift: Array) -> Surface:
         _pocket(surface, replace(item, x=item.x + shift[0], y=item.y + shift[1]))
     surface.albedo *= (1.0 + 0.03 * grain)[..., None]
     _label(surface, shift, rng)
+    _inspection_dot(surface, shift, rng)
     return surface
 
 
@@ -135,6 +136,15 @@ def _label(surface: Surface, shift: Array, rng: Generator) -> None:
     column = np.clip(((u + 38.0) / 4.0).astype(int), 0, 18)
     ink = bars[column] & (np.abs(u) < 38.0) & (np.abs(v) < 7.0)
     part.paint(ink.astype(np.float32) * np.float32(0.9), (0.05, 0.05, 0.06), gloss=0.03)
+
+
+def _inspection_dot(surface: Surface, shift: Array, rng: Generator) -> None:
+    """Stick a paper dot somewhere on the inner walls, as an inspector who passed the tray would."""
+    along = float(rng.uniform(14.0, 242.0))
+    x, y = (128.0, along) if rng.random() < 0.5 else (along, 128.0)
+    part = surface.window(x + shift[0], y + shift[1], 8.0)
+    dot = np.hypot(part.x - x - shift[0], part.y - y - shift[1]) - 5.5
+    part.paint(covered(dot, 1.2), (0.80, 0.78, 0.70), gloss=0.03)
 
 
 def _inner(surface: Surface, shift: Array) -> Mask:

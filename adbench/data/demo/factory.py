@@ -20,7 +20,7 @@ from adbench.data.demo.flaws import Flawed
 from adbench.data.demo.surface import photograph
 from adbench.errors import UserError
 
-FORMAT = 1  # raise when a picture changes: folders made before are then not reused
+FORMAT = 2  # raise when a picture changes: folders made before are then not reused
 
 _Draw = Callable[[int, Generator, "str | None", float], Flawed]
 CATEGORIES: dict[str, tuple[_Draw, tuple[str, ...]]] = {

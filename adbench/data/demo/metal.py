@@ -36,7 +36,7 @@ def metal(size: int, rng: Generator, defect: str | None, difficulty: float) -> F
         rng,
         difficulty,
         inside=inside,
-        beneath=(0.33, 0.30, 0.26),
+        beneath=(0.28, 0.25, 0.21),
         centres=body < -11.0,
     )
 

@@ -24,7 +24,7 @@ _CLASSES = {
 }
 
 
-def get_layout(name: str, **options: Any) -> Layout:
+def get_layout(name: str, /, **options: Any) -> Layout:
     """Return the layout ``name`` built with its options.
 
     Raises:
