@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from adbench.data.datamodule import DataModule
 
 
 class Synthetic(NamedTuple):
@@ -45,3 +48,13 @@ class Synthesizer(ABC):
                 normal images); None lets the synthesizer draw its own.
             generator: on the image's device; equal states give equal results.
         """
+
+    def prepare(self, datamodule: DataModule) -> None:
+        """Compute what depends on the training images: foregrounds, texture banks."""
+
+    def foreground_masks(self, index: Tensor) -> Tensor | None:
+        """Return where defects may lie on training images ``index`` [B]: [B, 1, H, W] bool.
+
+        None allows everywhere. Masks lie on ``index``'s device.
+        """
+        return None

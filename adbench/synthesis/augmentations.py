@@ -1,0 +1,138 @@
+"""The nine augmentations of texture images, batched: three of nine for every image, in drawn order.
+
+Values and probabilities as in papers/000, App. A (and the code that goes with it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from adbench.synthesis.perlin import rotated, uniform
+
+_GREY = (0.299, 0.587, 0.114)
+Operation = Callable[[Tensor, Generator], Tensor]
+
+
+def grey(image: Tensor) -> Tensor:
+    """Return luminance [B, 1, H, W] of RGB [B, 3, H, W]."""
+    weight = image.new_tensor(_GREY).view(1, 3, 1, 1)
+    return (image * weight).sum(1, keepdim=True)
+
+
+def _factor(image: Tensor, generator: Generator, low: float = 0.8, high: float = 1.2) -> Tensor:
+    return low + (high - low) * uniform(generator, len(image), 1, 1, 1)
+
+
+def contrast(image: Tensor, generator: Generator) -> Tensor:
+    """Scale differences from the mean luminance by 0.8..1.2."""
+    mean = grey(image).mean((2, 3), keepdim=True)
+    return (mean + (image - mean) * _factor(image, generator)).clamp(0, 1)
+
+
+def brightness(image: Tensor, generator: Generator) -> Tensor:
+    """Scale by 0.8..1.2."""
+    return (image * _factor(image, generator)).clamp(0, 1)
+
+
+def saturation_and_hue(image: Tensor, generator: Generator) -> Tensor:
+    """Scale differences from grey by 0.8..1.2, turn the hue by up to 0.2 of a circle."""
+    base = grey(image)
+    vivid = (base + (image - base) * _factor(image, generator)).clamp(0, 1)
+    return _hue_turned(vivid, 0.4 * uniform(generator, len(image), 1, 1) - 0.2)
+
+
+def _hue_turned(image: Tensor, turn: Tensor) -> Tensor:
+    """Return RGB with the hue of HSV turned; ``turn`` [B, 1, 1] in circles."""
+    high, low = image.amax(1), image.amin(1)
+    span = (high - low).clamp_min(1e-8)
+    red, green, blue = image.unbind(1)
+    hue = torch.where(
+        high == red,
+        (green - blue) / span,
+        torch.where(high == green, 2 + (blue - red) / span, 4 + (red - green) / span),
+    )
+    hue = (hue / 6 + turn) % 1
+    chroma = high - low
+
+    def channel(n: float) -> Tensor:
+        k = (n + hue * 6) % 6
+        return high - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+
+    return torch.stack([channel(5), channel(3), channel(1)], 1)
+
+
+def mirrored(image: Tensor, generator: Generator) -> Tensor:  # noqa: ARG001
+    """Left to right."""
+    return image.flip(-1)
+
+
+def upside_down(image: Tensor, generator: Generator) -> Tensor:  # noqa: ARG001
+    """Top to bottom."""
+    return image.flip(-2)
+
+
+def without_colour(image: Tensor, generator: Generator) -> Tensor:  # noqa: ARG001
+    """Luminance in all channels."""
+    return grey(image).expand_as(image)
+
+
+def autocontrast(image: Tensor, generator: Generator) -> Tensor:  # noqa: ARG001
+    """Stretch every channel to 0..1; a constant one stays."""
+    low, high = image.amin((2, 3), keepdim=True), image.amax((2, 3), keepdim=True)
+    span = high - low
+    return torch.where(span > 0, (image - low) / span.clamp_min(1e-8), image)
+
+
+def equalised(image: Tensor, generator: Generator) -> Tensor:  # noqa: ARG001
+    """Flatten every channel's histogram over 256 levels."""
+    batch, channels, height, width = image.shape
+    level = (image * 255).round().long().clamp_(0, 255).view(batch * channels, -1)
+    counts = torch.zeros(batch * channels, 256, device=image.device, dtype=torch.long)
+    counts.scatter_add_(1, level, torch.ones_like(level))
+    last = counts.gather(1, level.amax(1, keepdim=True))
+    step = (height * width - last) // 255
+    below = counts.cumsum(1) - counts
+    table = ((below + step // 2) // step.clamp_min(1)).clamp_(0, 255)
+    found = table.gather(1, level).to(image.dtype) / 255
+    flat = image.reshape(batch * channels, -1)
+    return torch.where(step > 0, found, flat).view_as(image)
+
+
+def turned(image: Tensor, generator: Generator) -> Tensor:
+    """Rotate by up to 45 degrees either way, black corners."""
+    degrees = 90 * uniform(generator, len(image)) - 45
+    flat = image.flatten(0, 1)
+    return rotated(flat, degrees.repeat_interleave(image.shape[1])).view_as(image)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    contrast,
+    brightness,
+    saturation_and_hue,
+    mirrored,
+    upside_down,
+    without_colour,
+    autocontrast,
+    equalised,
+    turned,
+)
+
+
+def augmented(image: Tensor, generator: Generator, count: int = 3) -> Tensor:
+    """Return images [B, 3, H, W] in 0..1 after ``count`` of the nine operations each.
+
+    The operations are drawn without replacement, for every image on its own.
+    """
+    if count == 0:
+        return image
+    order = uniform(generator, len(image), len(OPERATIONS)).argsort(1)[:, :count]
+    result = image.clone()
+    for turn in range(count):
+        for number, operation in enumerate(OPERATIONS):
+            rows = (order[:, turn] == number).nonzero()[:, 0]
+            if len(rows):
+                result[rows] = operation(result[rows], generator)
+    return result

@@ -1,0 +1,154 @@
+"""Local anomaly synthesis of GLASS (papers/000, Sec. 3.5 and App. A): texture under a Perlin mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from adbench.errors import UserError, nearest
+from adbench.synthesis.augmentations import augmented
+from adbench.synthesis.base import Synthesizer, Synthetic
+from adbench.synthesis.foreground import ForegroundBank
+from adbench.synthesis.perlin import perlin_masks, uniform
+from adbench.synthesis.textures import texture_source
+
+if TYPE_CHECKING:
+    from adbench.data.datamodule import DataModule
+
+OPS = ("single", "intersection", "union")
+_TRIES = 50
+
+
+def combined(first: Tensor, second: Tensor, draw: Tensor, ops: Sequence[str] = OPS) -> Tensor:
+    """Return masks [B, H, W] joined as ``draw`` [B] in [0, 1) says (Eq. 3).
+
+    The unit interval is divided evenly among ``ops`` in the order single, intersection, union.
+    """
+    kept = [name for name in OPS if name in ops]
+    number = (draw * len(kept)).long().clamp_max(len(kept) - 1)[:, None, None]
+    result = first
+    for place, name in enumerate(kept):
+        if name != "single":
+            joined = first & second if name == "intersection" else first | second
+            result = torch.where(number == place, joined, result)
+    return result
+
+
+def blended(image: Tensor, texture: Tensor, mask: Tensor, beta: Tensor) -> Tensor:
+    """Return x(1-m) + (1-b) texture m + b x m (Eq. 4); bit-equal to ``image`` outside the mask.
+
+    Args:
+        image, texture: [B, 3, H, W].
+        mask: [B, 1, H, W] bool.
+        beta: [B] transparency of the texture; the larger, the weaker the defect.
+    """
+    share = beta.view(-1, 1, 1, 1)
+    return torch.where(mask, (1 - share) * texture + share * image, image)
+
+
+class Las(Synthesizer):
+    """Texture blended into the image under a mask made of two Perlin masks.
+
+    Args:
+        textures: ``source`` and ``root`` of the texture source.
+        foreground: ``method`` and ``root`` of the foreground bank.
+        ops: which of single, intersection, union are drawn, with equal probability.
+        threshold: on the Perlin noise.
+        exponents: lowest and highest power of two of the noise's frequencies.
+        beta_mean, beta_std, beta_low, beta_high: normal distribution of the transparency and the
+            interval it is cut to; a deviation of 0 makes it constant.
+        augmentations: how many of the nine each texture gets.
+        grid: the mask must not be empty after max-pooling by this many pixels.
+        probability: share of images that get an anomaly at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        textures: Mapping[str, Any] | None = None,
+        foreground: Mapping[str, Any] | None = None,
+        ops: Sequence[str] = OPS,
+        threshold: float = 0.5,
+        exponents: Sequence[int] = (0, 5),
+        beta_mean: float = 0.5,
+        beta_std: float = 0.1,
+        beta_low: float = 0.2,
+        beta_high: float = 0.8,
+        augmentations: int = 3,
+        grid: int = 8,
+        probability: float = 1.0,
+    ) -> None:
+        for name in ops:
+            if name not in OPS:
+                raise UserError(f"synthesis.ops: no '{name}'{nearest(name, OPS)}")
+        if not ops:
+            raise UserError("synthesis.ops is empty")
+        self.textures = texture_source(**dict(textures or {}))
+        self.foreground = ForegroundBank(**dict(foreground or {}))
+        self.ops, self.threshold = tuple(ops), threshold
+        self.exponents = (int(exponents[0]), int(exponents[1]))
+        self.beta = (beta_mean, beta_std, beta_low, beta_high)
+        self.augmentations, self.grid, self.probability = augmentations, grid, probability
+
+    def prepare(self, datamodule: DataModule) -> None:
+        self.textures.prepare(datamodule)
+        self.foreground.prepare(datamodule)
+
+    def foreground_masks(self, index: Tensor) -> Tensor | None:
+        return self.foreground.masks(index)
+
+    def __call__(
+        self,
+        image: Tensor,
+        *,
+        foreground: Tensor | None = None,
+        source: Tensor | None = None,
+        generator: Generator,
+    ) -> Synthetic:
+        size = (image.shape[-2], image.shape[-1])
+        mask = self.masks(len(image), size, foreground, generator)
+        if self.probability < 1:
+            mask &= uniform(generator, len(image), 1, 1, 1) < self.probability
+        if source is None:
+            source = self.textures.draw(len(image), size, generator)
+            source = augmented(source, generator, self.augmentations)
+        beta = self._transparency(len(image), generator)
+        made = blended(image, source, mask, beta)
+        return Synthetic(made, mask, 1 - beta, mask.flatten(1).any(1))
+
+    def _transparency(self, count: int, generator: Generator) -> Tensor:
+        mean, std, low, high = self.beta
+        drawn = torch.randn(count, generator=generator, device=generator.device)
+        return (mean + std * drawn).clamp(low, high)
+
+    def masks(
+        self,
+        count: int,
+        size: tuple[int, int],
+        foreground: Tensor | None,
+        generator: Generator,
+    ) -> Tensor:
+        """Return [count, 1, H, W] bool, drawn again where nothing is left on the grid."""
+        found = torch.zeros(count, *size, dtype=torch.bool, device=generator.device)
+        empty = torch.arange(count, device=generator.device)
+        for _ in range(_TRIES):
+            both = perlin_masks(
+                2 * len(empty),
+                size,
+                generator,
+                threshold=self.threshold,
+                exponents=self.exponents,
+            ).view(2, len(empty), *size)
+            mask = combined(both[0], both[1], uniform(generator, len(empty)), self.ops)
+            if foreground is not None:
+                mask &= foreground[empty, 0]
+            found[empty] = mask
+            pooled = functional.max_pool2d(mask[:, None].float(), self.grid)
+            empty = empty[~pooled.flatten(1).any(1)]
+            if not len(empty):
+                break
+        return found[:, None]

@@ -1,0 +1,157 @@
+"""Where foreign pixels come from: a folder of textures, formulas, or the training images."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from adbench.data.cache import resized_image
+from adbench.data.images import images_in
+from adbench.errors import UserError, nearest
+from adbench.synthesis.perlin import uniform
+
+if TYPE_CHECKING:
+    from adbench.data.datamodule import DataModule
+
+
+class TextureSource(ABC):
+    """Draws foreign pictures."""
+
+    def prepare(self, datamodule: DataModule) -> None:
+        """Look at the training images, where the source needs them."""
+
+    @abstractmethod
+    def draw(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
+        """Return [count, 3, H, W] float32 in 0..1 on the generator's device."""
+
+
+class ProceduralTextures(TextureSource):
+    """1/f noise in correlated colours, smooth or hard-edged, and gratings; nothing is read."""
+
+    def draw(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
+        noise = _coloured_noise(count, size, generator)
+        gratings = _gratings(count, size, generator)
+        kind = uniform(generator, count, 1, 1, 1)
+        hard = torch.tanh(noise * (1 + 12 * uniform(generator, count, 1, 1, 1)))
+        pattern = torch.where(kind < 0.4, noise / 2, torch.where(kind < 0.7, hard, gratings))
+        mix = torch.eye(3, device=noise.device) + 0.8 * (2 * uniform(generator, count, 3, 3) - 1)
+        mixed = torch.einsum("nij,njhw->nihw", mix, pattern)
+        base = uniform(generator, count, 3, 1, 1)
+        strength = 0.1 + 0.4 * uniform(generator, count, 1, 1, 1)
+        return (base + strength * mixed).clamp_(0, 1)
+
+
+def _coloured_noise(count: int, size: tuple[int, int], generator: Generator) -> Tensor:
+    """Return unit-variance noise [count, 3, H, W] whose amplitude falls as 1/f^e, 0.6 <= e <= 2."""
+    height, width = size
+    device = generator.device
+    fy = torch.fft.fftfreq(height, device=device)[:, None]
+    fx = torch.fft.rfftfreq(width, device=device)[None]
+    stretch = torch.exp(2 * uniform(generator, count, 1, 1) - 1)
+    radius = torch.sqrt((fy * stretch) ** 2 + (fx / stretch) ** 2).clamp_min(1 / max(size))
+    exponent = 0.6 + 1.4 * uniform(generator, count, 1, 1)
+    amplitude = radius**-exponent
+    amplitude[:, 0, 0] = 0
+    phase = 2 * math.pi * uniform(generator, count, 3, height, width // 2 + 1)
+    spectrum = torch.polar(amplitude[:, None].expand_as(phase).contiguous(), phase)
+    noise = torch.fft.irfft2(spectrum, s=size)
+    return noise / noise.std((2, 3), keepdim=True).clamp_min(1e-8)
+
+
+def _gratings(count: int, size: tuple[int, int], generator: Generator) -> Tensor:
+    """Return products and sums of two plane waves, [count, 3, H, W] in -1..1."""
+    height, width = size
+    y = torch.arange(height, device=generator.device, dtype=torch.float32).view(1, height, 1)
+    x = torch.arange(width, device=generator.device, dtype=torch.float32).view(1, 1, width)
+    waves = []
+    for _ in range(2):
+        turn = math.pi * uniform(generator, count, 1, 1)
+        period = 4 * 10 ** uniform(generator, count, 1, 1)
+        along = x * turn.cos() + y * turn.sin()
+        waves.append(torch.sin(2 * math.pi * along / period))
+    summed = uniform(generator, count, 1, 1) < 0.5
+    wave = torch.where(summed, (waves[0] + waves[1]) / 2, waves[0] * waves[1])
+    return wave[:, None].expand(-1, 3, -1, -1)
+
+
+class FolderTextures(TextureSource):
+    """Images of a folder and its subfolders (DTD's root, its ``images``, or any other).
+
+    Each is brought to the wanted size once: shorter side to fit, centre crop.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        base = Path(root).expanduser()
+        if not base.is_dir():
+            raise UserError(
+                f"synthesis.textures.root={root} is no folder; DTD can be had at "
+                "https://www.robots.ox.ac.uk/~vgg/data/dtd, or set synthesis.textures.source="
+                "procedural"
+            )
+        base = base / "images" if (base / "images").is_dir() else base
+        folders = [base, *sorted(p for p in base.rglob("*") if p.is_dir())]
+        self.paths = [path for folder in folders for path in images_in(folder)]
+        if not self.paths:
+            raise UserError(f"synthesis.textures.root={root} holds no image")
+        self._cache: dict[tuple[int, int, int], NDArray[np.uint8]] = {}
+
+    def draw(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
+        drawn = torch.randint(
+            len(self.paths), (count,), generator=generator, device=generator.device
+        )
+        pixels = np.stack([self._sized(number, size) for number in drawn.tolist()])
+        image = torch.from_numpy(pixels).to(generator.device)
+        return image.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+    def _sized(self, number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        key = (number, *size)
+        if key not in self._cache:
+            self._cache[key] = resized_image(self.paths[number], size)
+        return self._cache[key]
+
+
+class TrainingTextures(TextureSource):
+    """Other training images of the run."""
+
+    def __init__(self) -> None:
+        self._datamodule: DataModule | None = None
+
+    def prepare(self, datamodule: DataModule) -> None:
+        self._datamodule = datamodule
+
+    def draw(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
+        if self._datamodule is None:
+            raise UserError("synthesis.textures.source=training needs training images")
+        total = len(self._datamodule.train_samples)
+        drawn = torch.randint(total, (count,), generator=generator, device=generator.device)
+        image = self._datamodule.train_images(drawn.cpu()).to(generator.device)
+        if (image.shape[-2], image.shape[-1]) != size:
+            image = torch.nn.functional.interpolate(image, size, mode="bilinear", antialias=True)
+        return image
+
+
+def texture_source(source: str = "procedural", root: str | None = None) -> TextureSource:
+    """Return the source named by ``synthesis.textures``.
+
+    Raises:
+        UserError: an unknown source, or a folder that is missing or empty.
+    """
+    known: dict[str, Any] = {"procedural": ProceduralTextures, "training": TrainingTextures}
+    if source == "folder":
+        if root is None:
+            raise UserError("synthesis.textures.source=folder needs synthesis.textures.root=FOLDER")
+        return FolderTextures(root)
+    if source not in known:
+        names = [*known, "folder"]
+        raise UserError(
+            f"synthesis.textures.source={source}: choose {', '.join(names)}{nearest(source, names)}"
+        )
+    found: TextureSource = known[source]()
+    return found
