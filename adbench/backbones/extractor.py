@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adbench.backbones.bundled_network import CHANNELS, STRIDES, BundledNetwork
 from adbench.errors import UserError, nearest
@@ -49,12 +50,16 @@ class FeatureExtractor(nn.Module):
         self.strides = [known[layer][1] for layer in self.layers]
         wanted = sorted({list(known).index(layer) for layer in self.layers})
         self._positions = [wanted.index(list(known).index(layer)) for layer in self.layers]
-        self.network, own = _created(name, list(known), wanted)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # untrained values are the same in every process
+            self.network, own = _created(name, list(known), wanted)
         mean, std = list(mean or own[0]), list(std or own[1])
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        # A transformer reads whole patches only; the image is continued to the next multiple.
+        self._patch = self.strides[0] if name != BUNDLED and _takes_any_size(name) else 1
         self.config: dict[str, Any] = {
             "name": name,
             "layers": list(self.layers),
@@ -72,10 +77,14 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return the layers' maps [B, C, h, w] of images [B, 3, H, W] in 0..1."""
-        maps = self.network((image - self.mean) / self.std)
+        image = (image - self.mean) / self.std
+        below, right = (-side % self._patch for side in image.shape[-2:])
+        if below or right:
+            image = functional.pad(image, (0, right, 0, below), mode="replicate")
+        maps = self.network(image)
         return [maps[position] for position in self._positions]
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
         """Stay in eval mode whatever is asked: running statistics never move."""
         return super().train(False)
 
@@ -96,7 +105,7 @@ def _known_layers(name: str) -> dict[str, tuple[int, int]]:
         raise UserError(f"no backbone '{name}' in timm{near}")
     with torch.device("meta"):
         features = timm.create_model(name, pretrained=False, features_only=True)
-    info = features.feature_info.info
+    info: list[dict[str, Any]] = features.feature_info.info  # type: ignore[union-attr, assignment]
     return {entry["module"]: (entry["num_chs"], entry["reduction"]) for entry in info}
 
 

@@ -48,14 +48,18 @@ def build_backbone(
 
 def _with_file(extractor: FeatureExtractor, path: Path, source: str) -> FeatureExtractor:
     load_covering(extractor.network, read_tensors(path), str(path))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     extractor.record = {
         "name": extractor.name,
         "source": source,
         "path": str(path),
-        "sha256": digest,
+        "sha256": sha256(path),
     }
     return extractor
+
+
+def sha256(path: Path) -> str:
+    """Return the file's SHA-256 in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -95,7 +99,9 @@ def load_covering(network: nn.Module, tensors: Mapping[str, Tensor], origin: str
     counters = {name for name in needed if name.endswith("num_batches_tracked")}
     missing = [name for name in needed if name not in named and name not in counters]
     if missing:
-        told = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+        told = ", ".join(missing[:4]) + (
+            f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        )
         raise UserError(f"{origin} lacks {told}: it does not cover the layers that are read")
     wrong = [n for n in needed if n in named and named[n].shape != needed[n].shape]
     if wrong:
@@ -141,13 +147,12 @@ def _from_hub(extractor: FeatureExtractor) -> FeatureExtractor:
     if config is None or not config.hf_hub_id:
         raise UserError(f"timm knows no weights under the tag of {name}; set backbone.weights=PATH")
     path = _hub_file(config.hf_hub_id, name)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     load_covering(extractor.network, read_tensors(path), f"{config.hf_hub_id} ({path.name})")
     extractor.record = {
         "name": name,
         "source": f"hub {config.hf_hub_id}",
         "path": str(path),
-        "sha256": digest,
+        "sha256": sha256(path),
     }
     return extractor
 

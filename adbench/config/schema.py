@@ -94,7 +94,7 @@ class MetricKeys:
     limits: tuple[float, ...] = (0.3, 0.05)
     mode: Literal["auto", "exact", "two_pass", "histogram"] = "auto"
     max_memory: int = 4 << 30
-    pro_flavour: Literal["glass", "glad"] | None = None
+    pro_flavour: Literal["glass", "glad", "realnet"] | None = None
 
     def __post_init__(self) -> None:
         for limit in self.limits:

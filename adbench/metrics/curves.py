@@ -99,7 +99,11 @@ def counted(
     total = 0
     for scores in negatives:
         left = np.searchsorted(scores, value, side="left")
-        right = np.searchsorted(scores, value, side="right")
+        if not len(scores):
+            continue
+        tied = np.flatnonzero(scores[np.minimum(left, len(scores) - 1)] == value)
+        right = left.copy()
+        right[tied] = np.searchsorted(scores, value[tied], side="right")
         above += len(scores) - right
         equal += right - left
         total += len(scores)
@@ -171,3 +175,9 @@ def aupro(counts: Counts, limit: float) -> float | None:
     if not counts.positives or not counts.negatives or counts.regions <= 0:
         return None
     return area_up_to(*pro_curve(counts), limit)
+
+
+def limit_key(limit: float, prefix: str = "aupro") -> str:
+    """Return the name of an area up to a limit: 0.3 -> ``aupro_30``, 0.05 -> ``aupro_05``."""
+    percent = f"{limit * 100:g}"
+    return f"{prefix}_{percent.zfill(2) if '.' not in percent else percent}"

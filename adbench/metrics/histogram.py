@@ -49,12 +49,12 @@ class ScoreHistogram:
         regions: float,
     ) -> None:
         """Add one image's pixels."""
-        bins = 1 << self.bits
-        self.normal += np.bincount(keys_of(normal, self.bits), minlength=bins)
+        # adding in place: a bincount would touch every bin for every image
+        np.add.at(self.normal, keys_of(normal, self.bits), 1)
         if len(defect):
             key = keys_of(defect, self.bits)
-            self.positive += np.bincount(key, minlength=bins)
-            self.weight += np.bincount(key, weights=weight, minlength=bins)
+            np.add.at(self.positive, key, 1)
+            np.add.at(self.weight, key, weight)
         self.regions += regions
 
     def merge(self, other: ScoreHistogram) -> None:
@@ -122,9 +122,7 @@ def _average_precision(
     n, p, tp0, fp0 = n[held], p[held], tp0[held], fp0[held]
     c, d = tp0 + fp0, p + n
     safe = np.where(c > 0, c, 1.0)
-    mixed = np.where(
-        c > 0, p / d + (tp0 * d - p * c) / d**2 * np.log1p(d / safe), p / d
-    )
+    mixed = np.where(c > 0, p / d + (tp0 * d - p * c) / d**2 * np.log1p(d / safe), p / d)
     tp1, fp1 = tp0 + p, fp0 + n
     low = p - fp1 * (digamma(tp1 + fp1 + 1) - digamma(tp0 + fp1 + 1))
     high = p * tp1 / (tp1 + fp0)
@@ -133,9 +131,7 @@ def _average_precision(
     return value, (min(float(low.sum() / total), value), max(float(high.sum() / total), value))
 
 
-def _f1(
-    n: Float, p: Float, tp0: Float, fp0: Float
-) -> tuple[int, float, tuple[float, float]]:
+def _f1(n: Float, p: Float, tp0: Float, fp0: Float) -> tuple[int, float, tuple[float, float]]:
     total = p.sum()
     edge = 2 * (tp0 + p) / (total + tp0 + p + fp0 + n)
     above = 2 * (tp0 + p) / (total + tp0 + p + fp0)

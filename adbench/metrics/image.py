@@ -46,7 +46,7 @@ def image_metrics(
     threshold = None
     if best is not None:
         threshold = float(scores[_row_of_best(counts, exact)])
-    why = {}
+    why: dict[str, str] = {}
     if not positive.any():
         why |= dict.fromkeys(("auroc", "ap", "f1max"), NO_DEFECT)
     elif positive.all():

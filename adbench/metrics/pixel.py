@@ -21,6 +21,7 @@ from adbench.metrics.curves import (
     checked_scores,
     counted,
     f1_max,
+    limit_key,
 )
 from adbench.metrics.flavours import FLAVOURS
 from adbench.metrics.histogram import ScoreHistogram
@@ -28,12 +29,6 @@ from adbench.metrics.regions import region_weights
 from adbench.metrics.scores import GroupScores, streamed_counts
 
 Mode = Literal["auto", "exact", "two_pass", "histogram"]
-
-
-def limit_key(limit: float) -> str:
-    """Return the name of AUPRO at a limit: 0.3 -> ``aupro_30``, 0.05 -> ``aupro_05``."""
-    percent = f"{limit * 100:g}"
-    return f"aupro_{percent.zfill(2) if '.' not in percent else percent}"
 
 
 class PixelMetrics:
@@ -112,9 +107,13 @@ class PixelMetrics:
             if self._folder is not None:
                 self._groups[group].spill(self._folder)
         self._groups[group].add(normal, defect, weight, regions)
-        if self.mode == "auto" and self._folder is None:
-            if sum(scores.bytes for scores in self._groups.values()) > self.max_memory:
-                self._spill()
+        self._bound_memory()
+
+    def _bound_memory(self) -> None:
+        if self.mode != "auto" or self._folder is not None:
+            return
+        if sum(scores.bytes for scores in self._groups.values()) > self.max_memory:
+            self._spill()
 
     def _spill(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="adbench-metrics-"))
@@ -138,6 +137,7 @@ class PixelMetrics:
         for name, count in other._excluded.items():
             self._excluded[name] = self._excluded.get(name, 0) + count
         self._kept += other._kept
+        self._bound_memory()
 
     def compute(self, groups: Collection[str] | None = None) -> dict[str, Any]:
         """Return the figures of all images, or of those in ``groups``.
@@ -178,7 +178,7 @@ class PixelMetrics:
     def _reasons(
         self, positives: int, negatives: int, groups: Collection[str] | None
     ) -> dict[str, str]:
-        why = {}
+        why: dict[str, str] = {}
         names = [limit_key(limit) for limit in self.limits]
         if not positives:
             why |= dict.fromkeys(("auroc", "ap", "f1max", *names), "no defect pixel")

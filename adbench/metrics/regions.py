@@ -15,11 +15,15 @@ def region_weights(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], int]:
     Regions are 8-connected components. Weights come in row-major order of the mask's True
     pixels, so that each region's weights add up to 1.
     """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.zeros(0), 0
+    inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S
+        inside.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S
     )
     areas = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
-    return 1.0 / areas[labels[mask]], count - 1
+    return 1.0 / areas[labels[inside]], count - 1
 
 
 def region_labels(mask: NDArray[Any]) -> tuple[int, NDArray[np.int32]]:

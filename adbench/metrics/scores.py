@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,9 +73,9 @@ class GroupScores:
     def spill(self, folder: Path) -> None:
         """Move normal pixels into a spool file; later images are appended to it."""
         if self._spool is None:
-            handle = tempfile.NamedTemporaryFile(dir=folder, suffix=".f32", delete=False)
-            handle.close()
-            self._spool = Path(handle.name)
+            handle, path = tempfile.mkstemp(dir=folder, suffix=".f32")
+            os.close(handle)
+            self._spool = Path(path)
         for normal in self.normals:
             self._append(normal)
         self.normals = []
@@ -88,7 +89,7 @@ class GroupScores:
     def chunks(self) -> Iterator[NDArray[np.float32]]:
         """Yield normal pixels image by image (or in one sorted array after ``sort``)."""
         yield from self.normals
-        if self._spool is not None and sum(self.spooled):
+        if self._spool is not None and any(self.spooled):
             mapped = np.memmap(self._spool, dtype=np.float32, mode="r")
             start = 0
             for length in self.spooled:

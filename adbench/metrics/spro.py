@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adbench.metrics.curves import aupro, checked_scores, counted
+from adbench.metrics.curves import aupro, checked_scores, counted, limit_key
 
 LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
 
@@ -24,7 +24,7 @@ class Channel:
     """One annotated defect of one image.
 
     Attributes:
-        mask: [H, W] bool, not empty.
+        mask: [H, W] bool; an empty one is no defect and is left out.
         threshold: saturation threshold, pixels, or a share of the area where ``relative``.
         relative: how ``threshold`` is meant.
         name: the defect's name.
@@ -78,6 +78,7 @@ class SproMetrics:
             name: path, for errors.
         """
         scores = checked_scores(anomaly_map, name)
+        channels = [channel for channel in channels if channel.mask.any()]
         union = np.zeros(scores.shape, dtype=bool)
         tops = []
         for channel in channels:
@@ -123,8 +124,10 @@ class SproMetrics:
             if only is None or name == only
         ]
         value = np.concatenate(tops) if tops else np.zeros(0, np.float32)
-        weight = np.concatenate([np.full(len(t), 1 / len(t)) for t in tops]) if tops else np.zeros(0)
+        weight = (
+            np.concatenate([np.full(len(t), 1 / len(t)) for t in tops]) if tops else np.zeros(0)
+        )
         joined = np.concatenate([image.normal for image in images]) if images else value[:0]
         joined.sort()
         counts = counted(value, weight, [joined], float(len(tops)))
-        return {f"spro_{limit * 100:02.0f}": aupro(counts, limit) for limit in self.limits}
+        return {limit_key(limit, "spro"): aupro(counts, limit) for limit in self.limits}

@@ -127,3 +127,12 @@ def test_ad2_judge(shared):
     )
     exact = pixel_metrics(judge["maps"], masks)["aupro_05"]
     assert exact == pytest.approx(float(judge["aupro_005_float32"]), abs=1e-7)
+
+
+def test_an_empty_channel_is_no_defect():
+    maps = np.random.default_rng(0).random((2, 8, 8))
+    metric = SproMetrics((0.3,))
+    metric.update(maps[0], [Channel(np.zeros((8, 8), bool), 1.0, True, "x")], "logical")
+    metric.update(maps[1], [], "good")
+    assert metric.compute()["logical"] == {"spro_30": None}
+    assert metric.compute()["by_defect"] == {}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,13 +56,13 @@ class CropSource:
         """Return crops of generated pictures that no training batch shows."""
         fresh = _canvases(self.seed, _VALIDATION, size)
         rng = np.random.default_rng([self.seed, _VALIDATION])
-        crops = np.stack([_augmented(rng, picture, self.side) for picture in fresh])
+        crops = np.stack([augmented(rng, picture, self.side) for picture in fresh])
         return torch.from_numpy(crops).permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
 
     def _crop(self, rng: Generator) -> NDArray[np.uint8]:
         photograph = bool(self.photographs) and rng.random() < self.share
         pictures = self.photographs if photograph else self.generated
-        return _augmented(rng, pictures[rng.integers(len(pictures))], self.side)
+        return augmented(rng, pictures[rng.integers(len(pictures))], self.side)
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[Tensor]:
         """Yield batches ``start`` to ``stop``, one made ahead while the last is used."""
@@ -77,16 +78,27 @@ def _canvases(seed: int, first: int, count: int) -> list[NDArray[np.uint8]]:
     return [generated_picture(seed, first + number, CANVAS) for number in range(count)]
 
 
-def _augmented(rng: Generator, picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return one crop: scale, turn, flip and shift in one warp, then colour."""
+def augmented(
+    rng: Generator,
+    picture: NDArray[np.uint8],
+    side: int,
+    zoom: tuple[float, float] = (0.6, 2.2),
+) -> NDArray[np.uint8]:
+    """Return one crop: scale, turn, flip and shift in one warp, then colour.
+
+    Args:
+        picture: [H, W, 3].
+        side: of the crop, pixels.
+        zoom: range of picture pixels covered by a crop pixel, drawn evenly in the logarithm.
+    """
     height, width = picture.shape[:2]
-    covered = side * math.exp(rng.uniform(math.log(0.6), math.log(2.2)))
+    covered = side * math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
     covered = min(covered, min(height, width))
     turn = rng.uniform(-180, 180) if rng.random() < 0.5 else 90.0 * rng.integers(4)
     half = covered / 2
     centre = (rng.uniform(half, width - half), rng.uniform(half, height - half))
     warp = cv2.getRotationMatrix2D(centre, float(turn), side / covered)
-    warp[:, 2] += side / 2 - np.array(centre)
+    warp[:, 2] += np.array([side / 2 - centre[0], side / 2 - centre[1]])
     crop = cv2.warpAffine(
         picture, warp, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
@@ -95,7 +107,7 @@ def _augmented(rng: Generator, picture: NDArray[np.uint8], side: int) -> NDArray
     return _recoloured(rng, crop)
 
 
-def _recoloured(rng: Generator, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _recoloured(rng: Generator, crop: NDArray[Any]) -> NDArray[np.uint8]:
     values = crop.astype(np.float32)
     if rng.random() < 0.25:
         values = values.mean(-1, keepdims=True).repeat(3, -1)

@@ -6,6 +6,7 @@ Every function takes a numpy Generator and a side and returns uint8 [side, side,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -152,17 +153,26 @@ def strokes(rng: Generator, side: int) -> Picture:
     return canvas
 
 
-def fractal(rng: Generator, side: int) -> Picture:
-    """Density of a random iterated function system of two to five affine maps."""
-    maps = int(rng.integers(2, 6))
-    matrices = rng.uniform(-1, 1, (maps, 2, 2))
-    for m in matrices:  # contractions only, or the points run away
-        m /= max(np.linalg.norm(m, 2) / rng.uniform(0.4, 0.9), 1e-9)
-    shifts = rng.uniform(-1, 1, (maps, 2))
+Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def contractions(rng: Generator) -> Affine:
+    """Return matrices [k, 2, 2] and shifts [k, 2] of two to five contracting affine maps."""
+    count = int(rng.integers(2, 6))
+    matrices = rng.uniform(-1, 1, (count, 2, 2))
+    for matrix in matrices:
+        matrix /= max(np.linalg.norm(matrix, 2) / rng.uniform(0.4, 0.9), 1e-9)
+    return matrices, rng.uniform(-1, 1, (count, 2))
+
+
+def coloured_density(
+    rng: Generator, matrices: NDArray[np.float64], shifts: NDArray[np.float64], side: int
+) -> Picture:
+    """Return the density of the iterated function system's attractor, in a drawn colour."""
     points = rng.uniform(-1, 1, (4000, 2))
     visited = []
     for turn in range(30):
-        choice = rng.integers(maps, size=len(points))
+        choice = rng.integers(len(matrices), size=len(points))
         points = np.einsum("nij,nj->ni", matrices[choice], points) + shifts[choice]
         if turn >= 6:
             visited.append(points)
@@ -171,8 +181,12 @@ def fractal(rng: Generator, side: int) -> Picture:
     scaled = (cloud - low) / (high - low + 1e-9)
     density, _, _ = np.histogram2d(scaled[:, 0], scaled[:, 1], side, ((-0.1, 1.1), (-0.1, 1.1)))
     shade = np.log1p(cv2.GaussianBlur(density, (3, 3), 0))
-    colour = rng.normal(size=3)
-    return _stretched(shade[..., None] * colour + rng.normal(size=3) * 0.1 + 0.0 * density[..., None])
+    return _stretched(shade[..., None] * rng.normal(size=3) + rng.normal(size=3) * 0.1)
+
+
+def fractal(rng: Generator, side: int) -> Picture:
+    """Density of a random iterated function system."""
+    return coloured_density(rng, *contractions(rng), side)
 
 
 def rendered_object(rng: Generator, side: int) -> Picture:
@@ -182,24 +196,37 @@ def rendered_object(rng: Generator, side: int) -> Picture:
     light = rng.normal(size=3) + np.array([0, 0, 1.5])
     light /= np.linalg.norm(light)
     for _ in range(int(rng.integers(1, 4))):
-        mask = _shape_mask(rng, side, side * rng.uniform(0.12, 0.45))
-        height = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
-        if height.max() < 2:
-            continue
-        dome = np.sqrt(1 - (1 - np.clip(height / (height.max() * rng.uniform(0.2, 1)), 0, 1)) ** 2)
-        dome = cv2.GaussianBlur(dome * height.max() * rng.uniform(0.2, 0.8), (0, 0), 1.5)
-        gy, gx = np.gradient(dome)
-        normal = np.stack([-gx, -gy, np.ones_like(gx)], -1)
-        normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
-        diffuse = np.clip(normal @ light, 0, 1)[..., None]
-        gloss = diffuse ** rng.uniform(8, 60) * rng.uniform(0, 160)
-        skin = rng.uniform(30, 255, 3)
-        grain = _texture(rng, side).astype(np.float64) - 128
-        body = skin * (0.25 + 0.75 * diffuse) + gloss + grain * rng.uniform(0, 0.35)
-        soft = cv2.GaussianBlur(mask, (0, 0), 0.8)[..., None] / 255.0
-        canvas = canvas * (1 - soft) + body * soft
-    canvas = np.ascontiguousarray(np.clip(canvas, 0, 255), dtype=np.uint8)
-    for _ in range(int(rng.integers(0, 30))):  # specks
+        canvas = _with_body(rng, canvas, light)
+    return _marked(rng, np.ascontiguousarray(np.clip(canvas, 0, 255), dtype=np.uint8))
+
+
+def _with_body(
+    rng: Generator, canvas: NDArray[np.float64], light: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the canvas with one domed body under ``light``, matt to glossy."""
+    side = len(canvas)
+    mask = _shape_mask(rng, side, side * rng.uniform(0.12, 0.45))
+    height = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    if height.max() < 2:
+        return canvas
+    dome = np.sqrt(1 - (1 - np.clip(height / (height.max() * rng.uniform(0.2, 1)), 0, 1)) ** 2)
+    dome = cv2.GaussianBlur(dome * height.max() * rng.uniform(0.2, 0.8), (0, 0), 1.5)
+    gy, gx = np.gradient(dome)
+    normal = np.stack([-gx, -gy, np.ones_like(gx)], -1)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    diffuse = np.clip(normal @ light, 0, 1)[..., None]
+    gloss = diffuse ** rng.uniform(8, 60) * rng.uniform(0, 160)
+    skin = rng.uniform(30, 255, 3)
+    grain = _texture(rng, side).astype(np.float64) - 128
+    body = skin * (0.25 + 0.75 * diffuse) + gloss + grain * rng.uniform(0, 0.35)
+    soft = cv2.GaussianBlur(mask, (0, 0), 0.8)[..., None] / 255.0
+    return np.asarray(canvas * (1 - soft) + body * soft)
+
+
+def _marked(rng: Generator, canvas: Picture) -> Picture:
+    """Return the canvas with specks and sometimes a print."""
+    side = len(canvas)
+    for _ in range(int(rng.integers(0, 30))):
         centre = tuple(int(v) for v in rng.uniform(0, side, 2))
         colour = tuple(int(v) for v in rng.integers(0, 256, 3))
         cv2.circle(canvas, centre, int(rng.integers(1, 4)), colour, -1, cv2.LINE_AA)
@@ -237,7 +264,7 @@ def generated_picture(seed: int, number: int, side: int) -> Picture:
     rng = np.random.default_rng([seed, number])
     names = list(MAKERS)
     kind = names[rng.choice(len(names), p=[MAKERS[name][1] for name in names])]
-    picture = MAKERS[kind][0](rng, side).astype(np.float32)
+    picture: NDArray[Any] = MAKERS[kind][0](rng, side).astype(np.float32)
     light = cv2.resize(rng.normal(size=(3, 3)), (side, side), interpolation=cv2.INTER_CUBIC)
     picture *= 1 + rng.uniform(0, 0.25) * light[..., None].astype(np.float32)
     if rng.random() < 0.3:

@@ -14,10 +14,26 @@ from adbench.errors import UserError
 
 # Diagrams, masks, logos and the synthetic phantom are left out: they are no photographs.
 _SCIKIT_IMAGE = (
-    "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png "
-    "coins.png grass.png gravel.png hubble_deep_field.jpg ihc.png microaneurysms.png moon.png "
-    "motorcycle_left.png page.png retina.jpg rocket.jpg text.png"
-).split()
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "cell.png",
+    "chelsea.png",
+    "clock_motion.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "microaneurysms.png",
+    "moon.png",
+    "motorcycle_left.png",
+    "page.png",
+    "retina.jpg",
+    "rocket.jpg",
+    "text.png",
+)
 _SCIKIT_LEARN = ("china.jpg", "flower.jpg")
 _ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from adbench.errors import UserError
 
 # Kept channels of the paper (Table S3), by the channels of the backbone's layers.
-PAPER_DIMS = {
+PAPER_DIMS: dict[tuple[int, ...], tuple[int, ...]] = {
     (256, 512, 1024, 2048): (256, 512, 512, 256),
     (64, 128, 256, 512): (64, 128, 256, 128),
     (24, 32, 56, 160): (24, 32, 56, 160),
@@ -93,13 +93,15 @@ class Candidate:
     kept: int
 
 
-def candidates(blocks: Sequence[Block], channels: Sequence[int]) -> list[Candidate]:
-    """Return where something is left out: only there is a choice to make."""
+def candidates(
+    blocks: Sequence[Block], channels: Sequence[int], *, every: bool = False
+) -> list[Candidate]:
+    """Return where something is left out: only there is a choice to make; all with ``every``."""
     return [
         Candidate(number, place, layer, block.layers[0], kept)
         for number, block in enumerate(blocks)
         for place, (layer, kept) in enumerate(zip(block.layers, block.dims, strict=True))
-        if kept < channels[layer]
+        if every or kept < channels[layer]
     ]
 
 

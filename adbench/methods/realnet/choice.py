@@ -53,7 +53,11 @@ def read_choices(path: Path) -> list[Choice]:
 
 
 class ChannelChooser:
-    """Scores all channels on synthetic pairs drawn from the training normals (Eq. 4)."""
+    """Scores channels on synthetic pairs drawn from the training normals (Eq. 4).
+
+    ``plain`` scores every layer, runs the backbone on both images of a pair and sweeps once per
+    block with draws of its own, as the authors' code does.
+    """
 
     def __init__(
         self,
@@ -65,22 +69,22 @@ class ChannelChooser:
         cache: CacheKeys,
         seed: int,
         device: torch.device,
+        plain: bool = False,
     ) -> None:
         self.detector, self.synthesis, self.datamodule = detector, synthesis, datamodule
         self.keys, self.cache, self.seed, self.device = keys, cache, seed, device
-        self.open = candidates(detector.selected.blocks, detector.backbone.channels)
+        self.plain = plain
+        channels = detector.backbone.channels
+        self.open = candidates(detector.selected.blocks, channels, every=plain)
 
     @torch.no_grad()
-    def choices(self, *, plain: bool = False) -> list[Choice]:
-        """Return a choice for every layer of a block from which something is left out.
-
-        ``plain`` runs the backbone on both images, once per block and with draws of its own.
-        """
+    def choices(self) -> list[Choice]:
+        """Return a choice for every layer of a block from which something is left out."""
         if self.keys.mode == "rdr":
             return [self._by_chance(c) for c in self.open]
         if self.keys.mode == "rlpr" or not self.open:
             return []
-        losses = self._losses_by_block() if plain else self._losses()
+        losses = self._losses_by_block() if self.plain else self._losses()
         found = []
         for candidate, loss in zip(self.open, losses, strict=True):
             index = kept_channels(loss, candidate.kept).tolist()

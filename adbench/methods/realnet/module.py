@@ -169,7 +169,7 @@ class RealNetModule(AnomalyModule):
         for line in selection_notes(backbone.layers, backbone.channels, self.dims):
             context.say(line)
         chooser = self._chooser(context.datamodule)
-        choices = chooser.choices(plain=self.plain)
+        choices = chooser.choices()
         write_choices(context.folder / "choices.json", choices)
         sheet = selection_sheet(chooser, choices)
         if sheet is not None:
@@ -184,6 +184,7 @@ class RealNetModule(AnomalyModule):
             cache=self.cache_keys,
             seed=self.seed,
             device=self.device,
+            plain=self.plain,
         )
 
     def _synthesizer(self) -> Synthesizer:
@@ -205,7 +206,7 @@ class RealNetModule(AnomalyModule):
         written = self.stage_folder and self.stage_folder / "afs" / "choices.json"
         if written and written.is_file():
             return read_choices(written)
-        return self._chooser(datamodule).choices(plain=self.plain)
+        return self._chooser(datamodule).choices()
 
     # The fit
 

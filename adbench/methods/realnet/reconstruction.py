@@ -11,9 +11,17 @@ from torch import Tensor, nn
 from adbench.methods.realnet.settings import ReconstructionKeys
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a group norm of 32 groups, of fewer where 32 does not divide the channels."""
-    return nn.GroupNorm(gcd(32, channels), channels)
+class GroupNorm(nn.GroupNorm):
+    """Group norm of 32 groups, of fewer where 32 does not divide the channels.
+
+    A group of a single value is allowed whatever the batch: it normalises to 0.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(gcd(32, channels), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class UpConvolution(nn.Module):
@@ -34,7 +42,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, out: int, resample: str = "none") -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            group_norm(channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)
+            GroupNorm(channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)
         )
         same = channels == out
         self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out, 1)
@@ -55,7 +63,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int, head: int) -> None:
         super().__init__()
         self.heads = channels // gcd(channels, head)
-        self.norm = group_norm(channels)
+        self.norm = GroupNorm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
@@ -111,7 +119,7 @@ class ReconstructionUNet(nn.Module):
                     factor //= 2
                 self.output_blocks.append(stage)
         last = zeroed(nn.Conv2d(now, channels, 3, padding=1))
-        self.out = nn.Sequential(group_norm(now), nn.SiLU(), last)
+        self.out = nn.Sequential(GroupNorm(now), nn.SiLU(), last)
 
     def _stage(self, channels: int, out: int, factor: int) -> nn.Sequential:
         stage = nn.Sequential(ResidualBlock(channels, out))

@@ -20,6 +20,12 @@ class Squares(Synthesizer):
 
     side = 24
 
+    def prepare(self, datamodule):
+        pass
+
+    def foreground_masks(self, index):
+        return None
+
     def __call__(self, image, *, foreground=None, source=None, generator):
         batch, _, height, width = image.shape
         corner = torch.randint(0, height - self.side, (batch, 2), generator=generator)
@@ -30,7 +36,7 @@ class Squares(Synthesizer):
         return Synthetic(made, mask, torch.ones(batch), torch.ones(batch, dtype=torch.bool))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def synthesis():
     return Squares()
 

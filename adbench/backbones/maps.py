@@ -1,0 +1,68 @@
+"""From a small score grid to a smooth full-size anomaly map."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+TRUNCATE = 4.0
+
+
+def smooth_upsample(scores: Tensor, size: tuple[int, int], sigma: float = 4.0) -> Tensor:
+    """Return ``scores`` brought to ``size`` bilinearly, then blurred by a Gaussian.
+
+    Both are linear and separable, so the two together are one matrix product per axis.
+
+    Args:
+        scores: [B, 1, h, w] floating point; the grid of position scores.
+        size: (H, W) in pixels of the map wanted.
+        sigma: standard deviation of the Gaussian in pixels of the map; 0 leaves it out.
+
+    Returns:
+        [B, 1, H, W]: bilinear interpolation (half-pixel centres) followed by a Gaussian cut
+        at four sigma with the border mirrored about the pixel edge (scipy's ``reflect``).
+    """
+    rows = _axis_matrix(scores.shape[-2], size[0], sigma, scores)
+    columns = _axis_matrix(scores.shape[-1], size[1], sigma, scores)
+    return rows @ (scores @ columns.mT)
+
+
+def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
+    """Return maps [B, 1, H, W] blurred as in ``smooth_upsample``, at their own size."""
+    return smooth_upsample(maps, (maps.shape[-2], maps.shape[-1]), sigma)
+
+
+def _axis_matrix(length: int, target: int, sigma: float, like: Tensor) -> Tensor:
+    matrix = _axis_matrix_float64(int(length), int(target), float(sigma))
+    return _on_device(matrix, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _on_device(matrix: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return matrix.to(device=device, dtype=dtype)
+
+
+@lru_cache(maxsize=64)
+def _axis_matrix_float64(length: int, target: int, sigma: float) -> Tensor:
+    """Return [target, length] float64: one axis of resize, then blur."""
+    with torch.inference_mode(False), torch.no_grad():
+        unit = torch.eye(length, dtype=torch.float64)[:, None, None, :]
+        resized = F.interpolate(unit, size=(1, target), mode="bilinear", align_corners=False)
+        resize = resized[:, 0, 0, :].mT.contiguous()
+        return _blur_matrix(target, sigma) @ resize if sigma > 0 else resize
+
+
+def _blur_matrix(length: int, sigma: float) -> Tensor:
+    """Return [length, length] float64: Gaussian weights with the border mirrored."""
+    radius = int(TRUNCATE * sigma + 0.5)
+    offset = torch.arange(-radius, radius + 1)
+    weight = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
+    weight = weight / weight.sum()
+    position = torch.arange(length)[:, None] + offset
+    folded = position.remainder(2 * length)
+    folded = torch.where(folded < length, folded, 2 * length - 1 - folded)
+    matrix = torch.zeros(length, length, dtype=torch.float64)
+    return matrix.scatter_add_(1, folded, weight.expand(length, -1).contiguous())

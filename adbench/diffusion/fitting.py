@@ -1,0 +1,210 @@
+"""Training of an SDAS model outside Lightning, and the stages that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adbench.diffusion.adm import AdmNetwork
+from adbench.diffusion.classifier import classifier_loss
+from adbench.diffusion.ema import update_average
+from adbench.diffusion.hybrid import HybridLoss, drawn_terms
+from adbench.diffusion.model import SdasModel, load_model, save_model
+from adbench.diffusion.openai import load_openai
+from adbench.diffusion.pool import PoolKeys, make_pool
+from adbench.runs.files import write_beside
+from adbench.runs.stages import Stage, StageContext
+
+if TYPE_CHECKING:
+    from adbench.data.datamodule import DataModule
+
+
+@dataclass(frozen=True, slots=True)
+class FitKeys:
+    """How an SDAS model is trained inside another method's run.
+
+    Attributes:
+        network: keys of the ADM shape.
+        classifier: keys of the classifier's shape; None trains none.
+        size: side of its square images in pixels.
+        steps: optimiser steps.
+        batch_size: images a step.
+        learning_rate: of Adam.
+        decay: of the weights' moving average.
+        gamma: weight of the variational bound.
+        clip: largest norm of a gradient.
+        weights: checkpoint in OpenAI's format to start from.
+        save_every: steps between checkpoints.
+    """
+
+    network: Mapping[str, Any] = field(default_factory=dict)
+    classifier: Mapping[str, Any] | None = None
+    size: int = 64
+    steps: int = 4000
+    batch_size: int = 16
+    learning_rate: float = 3e-4
+    decay: float = 0.999
+    gamma: float = 0.001
+    clip: float = 1.0
+    weights: str | None = None
+    save_every: int = 500
+
+
+def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return images [B, 3, H, W] at ``size``, antialiased."""
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def training_loss(
+    network: AdmNetwork,
+    model: SdasModel,
+    image: Tensor,
+    label: Tensor,
+    gamma: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, HybridLoss, Tensor]:
+    """Return the total, the terms per image and the classifier's loss (0 without one).
+
+    Args:
+        network: the live network; the model's own holds the average.
+        image: [B, 3, H, W] in 0..1 at the model's size.
+    """
+    terms = drawn_terms(network, model.schedule, image, label, generator)
+    total = terms.total(gamma, len(model.schedule))
+    guide = total.new_zeros(())
+    if model.classifier is not None:
+        guide = classifier_loss(model.classifier, model.schedule, image, label, generator)
+    return total + guide, terms, guide.detach()
+
+
+def new_model(keys: FitKeys, classes: list[str], seed: int) -> tuple[SdasModel, AdmNetwork]:
+    """Return an untrained model (its network the average) and the network to train."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        size = (keys.size, keys.size)
+        model = SdasModel(keys.network, classes, size, keys.classifier)
+        if keys.weights is not None:
+            load_openai(model.network, Path(keys.weights))
+        live = AdmNetwork(model.network.shape, len(classes))
+    live.load_state_dict(model.network.state_dict())
+    model.network.requires_grad_(False)
+    return model, live
+
+
+def fit_model(
+    keys: FitKeys,
+    datamodule: DataModule,
+    *,
+    seed: int,
+    scratch: Path,
+    device: torch.device | str = "cpu",
+    say: Callable[[str], None] = print,
+) -> SdasModel:
+    """Train on the training normals of ``datamodule``; resume where ``scratch`` has a checkpoint.
+
+    A resumed training equals an uninterrupted one: what a step draws follows from its number.
+    """
+    classes = sorted({sample.category for sample in datamodule.train_samples})
+    model, live = new_model(keys, classes, seed)
+    model, live = model.to(device), live.to(device)
+    trained = [*live.parameters()]
+    trained += list(model.classifier.parameters()) if model.classifier else []
+    optimizer = torch.optim.Adam(trained, lr=keys.learning_rate)
+    file = scratch / "sdas.ckpt"
+    done = _restored(file, model, live, optimizer)
+    live.train()
+    for step in range(done, keys.steps):
+        generator = torch.Generator(device).manual_seed(_step_seed(seed, step))
+        image, label = _batch(datamodule, model, keys.batch_size, seed, step, device)
+        loss, terms, _ = training_loss(live, model, image, label, keys.gamma, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, keys.clip)
+        optimizer.step()
+        update_average(model.network, live, keys.decay, step + 1)
+        if (step + 1) % keys.save_every == 0:
+            _save(file, model, live, optimizer, step + 1)
+            mse = terms.mse.mean().item()
+            say(f"sdas: step {step + 1} of {keys.steps}, mse {mse:.4f}")
+    return model.eval()
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int(np.random.default_rng([seed, step, 0xD1FF]).integers(2**53))
+
+
+def _batch(
+    datamodule: DataModule, model: SdasModel, count: int, seed: int, step: int, device: Any
+) -> tuple[Tensor, Tensor]:
+    samples = datamodule.train_samples
+    chosen = np.random.default_rng([seed, step]).integers(0, len(samples), count)
+    image = datamodule.train_images(torch.from_numpy(chosen)).to(device)
+    label = model.labels([samples[i].category for i in chosen]).to(device)
+    return resized(image, model.size), label
+
+
+def _save(
+    file: Path, model: SdasModel, live: AdmNetwork, optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    document = {
+        "model": model.state_dict(),
+        "live": live.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+    }
+    with write_beside(file) as temporary:
+        torch.save(document, temporary)
+
+
+def _restored(
+    file: Path, model: SdasModel, live: AdmNetwork, optimizer: torch.optim.Optimizer
+) -> int:
+    if not file.is_file():
+        return 0
+    document = torch.load(file, map_location="cpu", weights_only=True)
+    model.load_state_dict(document["model"])
+    live.load_state_dict(document["live"])
+    optimizer.load_state_dict(document["optimizer"])
+    return int(document["step"])
+
+
+def sdas_stages(fit: FitKeys, pool: PoolKeys, *, seed: int, device: str = "cpu") -> list[Stage]:
+    """Return stages ``sdas`` (train, ``sdas.safetensors``) and ``pool`` (draw) of another method.
+
+    The artefact of ``pool`` is laid out as ``make_pool`` says; images are drawn at the data
+    module's size.
+    """
+
+    def train(context: StageContext) -> None:
+        model = fit_model(
+            fit,
+            context.datamodule,
+            seed=seed,
+            scratch=context.scratch,
+            device=device,
+            say=context.say,
+        )
+        save_model(model, context.folder)
+
+    def draw(context: StageContext) -> None:
+        model = load_model(context.stages / "sdas", device)
+        size = context.datamodule.image_size
+        made = context.scratch / "pool"
+        make_pool(model, made, pool, seed=seed, size=size, say=context.say)
+        for item in sorted(made.iterdir()):
+            item.rename(context.folder / item.name)
+
+    files = (Path(fit.weights),) if fit.weights else ()
+    return [
+        Stage("sdas", train, {**asdict(fit), "seed": seed}, files=files),
+        Stage("pool", draw, {**asdict(pool), "seed": seed}, inputs=("sdas",)),
+    ]

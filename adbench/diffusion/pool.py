@@ -1,0 +1,202 @@
+"""A pool of drawn images on disk, with strength and seed of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from adbench.diffusion.model import SdasModel
+from adbench.diffusion.sampling import Form, Variance
+from adbench.errors import UserError
+from adbench.runs.files import write_beside, write_json, write_text
+
+MANIFEST = "manifest.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolKeys:
+    """How a pool is drawn.
+
+    Attributes:
+        n: images a category.
+        strength: s of every image, or (low, high) of its uniform draw per image.
+        steps: reverse steps.
+        form: ``ancestral`` or ``ddim``.
+        variance: which Sigma perturbs the DDIM form: ``learned``, ``beta`` or ``posterior``.
+        guidance_scale: pull of the classifier; 0 goes without.
+        batch_size: images drawn at once; does not change what is drawn.
+    """
+
+    n: int = 1000
+    strength: float | tuple[float, float] = (0.1, 0.2)
+    steps: int = 20
+    form: Form = "ancestral"
+    variance: Variance = "learned"
+    guidance_scale: float = 0.0
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.form not in ("ancestral", "ddim"):
+            raise UserError(f"form={self.form}: choose ancestral or ddim")
+        if self.variance not in ("learned", "beta", "posterior"):
+            raise UserError(f"variance={self.variance}: choose learned, beta or posterior")
+        if self.n < 1 or self.batch_size < 1:
+            raise UserError(f"n={self.n}, batch_size={self.batch_size}: positive numbers expected")
+        low, high = self.bounds
+        if not 0 <= low <= high:
+            raise UserError(f"strength={self.strength}: s or [low, high] with 0 <= low <= high")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """(low, high) of s."""
+        if isinstance(self.strength, int | float):
+            return float(self.strength), float(self.strength)
+        if len(self.strength) != 2:
+            raise UserError(f"strength={self.strength}: s or [low, high] is expected")
+        return float(self.strength[0]), float(self.strength[1])
+
+
+@dataclass(frozen=True, slots=True)
+class PoolImage:
+    """One line of the manifest."""
+
+    file: str
+    category: str
+    strength: float
+    seed: int
+
+
+def planned_images(keys: PoolKeys, categories: Sequence[str], seed: int) -> list[PoolImage]:
+    """Return file, s and seed of every image of the pool.
+
+    Both follow from ``seed``, category and position: pools of two strengths share their noise,
+    and a larger pool begins with the smaller one.
+    """
+    low, high = keys.bounds
+    planned = []
+    for category in categories:
+        key = int.from_bytes(hashlib.sha256(category.encode()).digest()[:8], "big")
+        seeds = np.random.default_rng([seed, key, 0]).integers(0, 2**53, keys.n)
+        strengths = np.random.default_rng([seed, key, 1]).uniform(low, high, keys.n).round(6)
+        planned += [
+            PoolImage(f"{category}/{i:05d}.png", category, float(strengths[i]), int(seeds[i]))
+            for i in range(keys.n)
+        ]
+    return planned
+
+
+def make_pool(
+    model: SdasModel,
+    folder: Path,
+    keys: PoolKeys,
+    *,
+    seed: int,
+    categories: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Draw a pool into ``folder``; return the manifest's path.
+
+    Writes ``CATEGORY/00000.png`` ... (lossless), ``manifest.jsonl`` (file, category, strength,
+    seed of each image and how it was drawn), ``pool.json`` (the request) and ``contact.png``.
+    Images that lie there from an interrupted call with the same request are kept.
+
+    Args:
+        model: in eval mode, on the device to draw on.
+        categories: of the model's; None draws all.
+        size: (height, width) of the files; None keeps the model's.
+
+    Raises:
+        UserError: an unknown category, or ``folder`` holds another pool.
+    """
+    chosen = list(categories or model.classes)
+    model.labels(chosen)
+    request = {**asdict(keys), "seed": seed, "categories": chosen, "size": size}
+    request["model"] = _fingerprint(model)
+    _claim(folder, request)
+    planned = planned_images(keys, chosen, seed)
+    missing = [image for image in planned if not (folder / image.file).is_file()]
+    for start in range(0, len(missing), keys.batch_size):
+        some = missing[start : start + keys.batch_size]
+        for image, pixels in zip(some, _drawn(model, keys, some, size), strict=True):
+            _write_png(folder / image.file, pixels)
+        say(f"pool: {len(planned) - len(missing) + start + len(some)} of {len(planned)} images")
+    how = {k: request[k] for k in ("form", "variance", "steps", "guidance_scale")}
+    lines = [json.dumps({**asdict(image), **how}) for image in planned]
+    _write_png(folder / "contact.png", _contact(folder, planned))
+    write_text(folder / MANIFEST, "\n".join(lines) + "\n")
+    return folder / MANIFEST
+
+
+def _fingerprint(model: SdasModel) -> str:
+    """Return a number that tells one training of a network from another."""
+    total = sum(p.detach().double().abs().sum().item() for p in model.parameters())
+    return f"{total:.6e}"
+
+
+def _claim(folder: Path, request: dict[str, Any]) -> None:
+    card = folder / "pool.json"
+    wanted = json.loads(json.dumps(request))
+    ignored = "batch_size"
+    if card.is_file():
+        found = json.loads(card.read_text(encoding="utf-8"))
+        if {**found, ignored: 0} != {**wanted, ignored: 0}:
+            raise UserError(f"{folder} holds a pool of another request: choose another folder")
+    write_json(card, wanted)
+
+
+def _drawn(
+    model: SdasModel, keys: PoolKeys, images: Sequence[PoolImage], size: tuple[int, int] | None
+) -> list[np.ndarray]:
+    strength = torch.tensor([image.strength for image in images])
+    generators = [torch.Generator().manual_seed(image.seed) for image in images]
+    drawn = model.images(
+        [image.category for image in images],
+        strength,
+        generators,
+        steps=keys.steps,
+        form=keys.form,
+        variance=keys.variance,
+        guidance_scale=keys.guidance_scale,
+    )
+    return [_pixels(image, size) for image in drawn.cpu()]
+
+
+def _pixels(image: Tensor, size: tuple[int, int] | None) -> np.ndarray:
+    """Return uint8 [H, W, 3] of a float image [3, H, W] in 0..1."""
+    array = image.permute(1, 2, 0).numpy()
+    if size is not None and array.shape[:2] != tuple(size):
+        array = cv2.resize(array, (size[1], size[0]), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    return np.rint(array * 255).astype(np.uint8)
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    with write_beside(path) as temporary:
+        if not cv2.imwrite(str(temporary), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):
+            raise OSError(f"{path} could not be written")
+
+
+def _read_png(path: Path) -> np.ndarray:
+    pixels = cv2.imread(str(path))
+    if pixels is None:
+        raise UserError(f"{path} cannot be read: delete it to have it drawn again")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _contact(folder: Path, planned: Sequence[PoolImage], columns: int = 8) -> np.ndarray:
+    """Return up to 32 images in a grid, by growing s."""
+    spread = np.linspace(0, len(planned) - 1, min(len(planned), 32)).round().astype(int)
+    shown = sorted((planned[i] for i in spread), key=lambda image: image.strength)
+    tiles = [_read_png(folder / image.file) for image in shown]
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    return np.vstack(rows)

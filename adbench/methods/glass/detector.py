@@ -1,0 +1,104 @@
+"""What inference needs: backbone, aggregation, one folded matrix and a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adbench.backbones import FeatureExtractor
+from adbench.backbones.maps import smooth_upsample
+from adbench.methods.base import Detector, Prediction
+from adbench.methods.glass.aggregation import Aggregation, PatchFeatures, upsample
+from adbench.methods.glass.discriminator import SLOPE, Head
+
+
+class GlassDetector(Detector):
+    """Scores each position of a grid by the folded discriminator.
+
+    The image score is the largest probability on the grid, before the map is resized and
+    smoothed.
+
+    Args:
+        backbone: keyword arguments of the FeatureExtractor.
+        image_size: (height, width) images are brought to.
+        patch, embed, aggregation: of the local averaging.
+        hidden: width of the discriminator's hidden layer.
+        smoothing: sigma of the Gaussian on the map, pixels at the working size.
+        extractor: the built backbone; None builds one with untrained values.
+    """
+
+    backbone: FeatureExtractor
+    aggregation: Aggregation
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any],
+        image_size: Sequence[int],
+        patch: int = 3,
+        embed: int = 1536,
+        aggregation: str = "code",
+        hidden: int = 1024,
+        smoothing: float = 4.0,
+        extractor: FeatureExtractor | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = FeatureExtractor(**backbone) if extractor is None else extractor
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.smoothing = smoothing
+        self.aggregation = Aggregation(self.backbone.channels, patch, embed, aggregation)
+        self.config = {
+            "backbone": dict(backbone),
+            "image_size": list(self.image_size),
+            "patch": patch,
+            "embed": embed,
+            "aggregation": aggregation,
+            "hidden": hidden,
+            "smoothing": smoothing,
+        }
+        self.weight: Tensor
+        self.bias: Tensor
+        self.output: Tensor
+        self.register_buffer("weight", torch.zeros(hidden, self.aggregation.width))
+        self.register_buffer("bias", torch.zeros(hidden))
+        self.register_buffer("output", torch.zeros(hidden))
+
+    @torch.no_grad()
+    def fold(self, head: Head) -> None:
+        """Take over what ``head`` computes in eval mode."""
+        for own, folded in zip((self.weight, self.bias, self.output), head.folded(), strict=True):
+            own.copy_(folded)
+
+    def forward(self, image: Tensor) -> Prediction:
+        size = (image.shape[-2], image.shape[-1])
+        if size != self.image_size:
+            image = F.interpolate(
+                image, self.image_size, mode="bilinear", align_corners=False, antialias=True
+            )
+        grid = torch.sigmoid(self.logits(self.maps(image)))
+        anomaly_map = smooth_upsample(grid, self.image_size, self.smoothing)
+        if size != self.image_size:
+            anomaly_map = F.interpolate(anomaly_map, size, mode="bilinear", align_corners=False)
+        return Prediction(grid.amax((1, 2, 3)), anomaly_map)
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """Return the backbone's maps of images at the working size, float32."""
+        return [found.float() for found in self.backbone(image)]
+
+    def aggregate(self, maps: Sequence[Tensor]) -> PatchFeatures:
+        """Return the aggregated features of the backbone's maps."""
+        found: PatchFeatures = self.aggregation(maps)
+        return found
+
+    def logits(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return the discriminator's logits [B, 1, h, w] of the backbone's maps."""
+        with torch.autocast(maps[0].device.type, enabled=False):
+            features = self.aggregate(maps)
+            hidden: Tensor = self.bias
+            for part, (start, stop) in zip(features.parts, features.columns, strict=True):
+                coarse = part @ self.weight[:, start:stop].mT
+                hidden = hidden + upsample(coarse, features.grid)
+            return (F.leaky_relu(hidden, SLOPE) @ self.output)[:, None]

@@ -1,0 +1,295 @@
+"""Training of GLASS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adbench.backbones import FeatureExtractor
+from adbench.backbones.feature_cache import FeatureCache
+from adbench.data.batch import Batch
+from adbench.errors import UserError
+from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
+from adbench.methods.glass.aggregation import PatchFeatures
+from adbench.methods.glass.centre import feature_mean
+from adbench.methods.glass.detector import GlassDetector
+from adbench.methods.glass.discriminator import Head
+from adbench.methods.glass.fast_step import FastStep
+from adbench.methods.glass.hypothesis import Verdict, judge, mean_image, write_verdict
+from adbench.methods.glass.plain_step import StepInputs, StepKeys, plain_losses
+from adbench.methods.glass.recalibration import recalibrated
+from adbench.methods.glass.settings import (
+    AGGREGATIONS,
+    BN_STATS,
+    CENTRES,
+    HYPOTHESES,
+    GasKeys,
+    LossKeys,
+    OptimiserKeys,
+    chosen,
+    section,
+)
+from adbench.synthesis.base import Synthesizer
+
+if TYPE_CHECKING:
+    from adbench.data.datamodule import DataModule
+
+_SYNTHESIS, _NOISE, _RECALIBRATION = 0, 1, 2
+_OTHER = {"manifold": "hypersphere", "hypersphere": "manifold"}
+
+
+class GlassModule(AnomalyModule):
+    """Adaptor and discriminator trained on normal, GAS and LAS features.
+
+    The keys are those of conf/model/glass.yaml.
+
+    Args:
+        backbone: frozen feature extractor.
+        synthesis: makes the local anomalies; None is refused where ``las`` asks for them.
+        image_size: (height, width).
+        seed: of all draws.
+        hypothesis: manifold | hypersphere | auto | opposite (to auto).
+        las: train on local anomalies.
+        gas, loss, optimiser: sections.
+        aggregation, patch, embed: local averaging of the backbone's maps.
+        adaptor: train a linear map of the features.
+        centre: position | scalar | code.
+        bn_stats: code (running statistics move at every pass) | once (once a step) |
+            recalibrate (once a step, and a clean pass after training).
+        hidden: width of the discriminator.
+        smoothing: sigma of the map's Gaussian, pixels.
+        max_memory: bytes the cached features may take in memory; beyond, a mapped file.
+
+    Raises:
+        UserError: a key is unknown or holds an impossible value.
+    """
+
+    detector: GlassDetector
+
+    def __init__(
+        self,
+        *,
+        backbone: FeatureExtractor,
+        synthesis: Synthesizer | None,
+        image_size: tuple[int, int],
+        seed: int,
+        hypothesis: str = "auto",
+        las: bool = True,
+        gas: Mapping[str, Any] | None = None,
+        loss: Mapping[str, Any] | None = None,
+        optimiser: Mapping[str, Any] | None = None,
+        aggregation: str = "code",
+        patch: int = 3,
+        embed: int = 1536,
+        adaptor: bool = True,
+        centre: str = "position",
+        bn_stats: str = "code",
+        hidden: int = 1024,
+        smoothing: float = 4.0,
+        max_memory: int = 4 << 30,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if backbone is None:
+            raise UserError("model=glass reads a frozen backbone: set backbone=wide_resnet50_2")
+        self.seed = seed
+        self.synthesis = synthesis if las else None
+        self.las = las
+        self.gas, self.loss = section(GasKeys, gas, "gas"), section(LossKeys, loss, "loss")
+        self.optimiser = section(OptimiserKeys, optimiser, "optimiser")
+        self.hypothesis = chosen(hypothesis, HYPOTHESES, "hypothesis")
+        self.centre_form = chosen(centre, CENTRES, "centre")
+        self.bn_stats = chosen(bn_stats, BN_STATS, "bn_stats")
+        self.max_memory = max_memory
+        self.detector = GlassDetector(
+            backbone.config,
+            image_size,
+            patch=patch,
+            embed=embed,
+            aggregation=chosen(aggregation, AGGREGATIONS, "aggregation"),
+            hidden=hidden,
+            smoothing=smoothing,
+            extractor=backbone,
+        )
+        self.head = Head(self.detector.aggregation.width, hidden, adaptor=adaptor)
+        if not (las or self.gas.active):
+            raise UserError("model.las, model.gas.noise and model.gas.ascent are all false")
+        self.verdict: Verdict | None = None
+        self._decided = self.hypothesis
+        self._cache: FeatureCache | None = None
+        self._mean: Tensor | None = None
+        self._centre: Tensor | None = None
+        self._datamodule: DataModule | None = None
+
+    @property
+    def step_keys(self) -> StepKeys:
+        """Settings of one iteration."""
+        return StepKeys(self.gas, self.loss, self.bn_stats == "code")
+
+    @property
+    def spherical(self) -> bool:
+        """Whether GAS features keep their distance from the centre."""
+        return self._decided == "hypersphere"
+
+    def requirements(self, train_images: int) -> Requirements:
+        """Return the declaration; the estimate is that of the cached features."""
+        pixels = self.detector.image_size
+        strides = self.detector.backbone.strides
+        values = sum(
+            (stop - start) * (pixels[0] // stride) * (pixels[1] // stride)
+            for (start, stop), stride in zip(
+                self.detector.aggregation.columns, strides, strict=True
+            )
+        )
+        cached = 0 if self.gas.plain else 4 * values * train_images
+        return Requirements(
+            uses_synthesis=self.las, memory_bytes=min(cached, self.max_memory), min_batch=1
+        )
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        keys = self.optimiser
+        found: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                self.head.discriminator.parameters(),
+                lr=keys.discriminator_lr,
+                weight_decay=keys.discriminator_decay,
+            )
+        ]
+        if self.head.adaptor is not None:
+            found.append(
+                torch.optim.Adam(
+                    self.head.adaptor.parameters(),
+                    lr=keys.adaptor_lr,
+                    weight_decay=keys.adaptor_l2,
+                )
+            )
+        return found
+
+    def prepare(self, datamodule: DataModule) -> None:
+        """Judge the hypothesis, compute the normals' features once and their mean."""
+        self._datamodule = datamodule
+        if self.synthesis is not None:
+            self.synthesis.prepare(datamodule)
+        if self.hypothesis in ("auto", "opposite"):
+            images = (batch.image for batch in datamodule.train_batches())
+            self.verdict = judge(mean_image(images))
+            found = self.verdict.hypothesis
+            self._decided = found if self.hypothesis == "auto" else _OTHER[found]
+        if self.gas.plain:
+            return
+        self._cache = FeatureCache(
+            len(datamodule.train_samples), dtype="float32", max_memory=self.max_memory
+        )
+        images = (batch.image for batch in datamodule.train_batches())
+        self._cache.fill(images, lambda image: self.features(image.to(self.device)).parts)
+        if self.spherical:
+            self._mean = feature_mean(self._cached_batches(datamodule), self.centre_form)
+
+    def _cached_batches(self, datamodule: DataModule) -> Iterator[PatchFeatures]:
+        for start in range(0, len(datamodule.train_samples), datamodule.batch_size):
+            stop = min(start + datamodule.batch_size, len(datamodule.train_samples))
+            yield self._cached(torch.arange(start, stop))
+
+    def _cached(self, index: Tensor) -> PatchFeatures:
+        assert self._cache is not None
+        parts = self._cache(index, self.device)
+        aggregation = self.detector.aggregation
+        grid = (parts[0].shape[1], parts[0].shape[2])
+        return PatchFeatures(parts, aggregation.columns, grid, aggregation.width)
+
+    @torch.no_grad()
+    def features(self, image: Tensor) -> PatchFeatures:
+        """Return the aggregated features of images [B, 3, H, W] in 0..1."""
+        maps = self.detector.maps(image)
+        with torch.autocast(image.device.type, enabled=False):
+            return self.detector.aggregate(maps)
+
+    def on_train_epoch_start(self) -> None:
+        """Take the centre with the adaptor of the epoch's start."""
+        if not self.spherical and not self.gas.plain:
+            return
+        if self.gas.plain:  # as published: a pass over all images whatever the hypothesis
+            assert self._datamodule is not None
+            batches = self._datamodule.train_batches()
+            passes = (self.features(batch.image.to(self.device)) for batch in batches)
+            self._mean = feature_mean(passes, self.centre_form)
+        assert self._mean is not None
+        with torch.no_grad():
+            self._centre = self.head.adapted(self._mean.to(self.device))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Take one optimiser step; return loss, its parts and the clamped share."""
+        normal = self.features(batch.image) if self.gas.plain else self._cached(batch.index)
+        local, target = self._local(batch, batch_idx, normal.grid)
+        inputs = StepInputs(
+            self._noise(normal, self.generator(batch_idx, _NOISE)),
+            target,
+            self._centre if self.spherical else None,
+        )
+        with torch.autocast(self.device.type, enabled=False):
+            total, parts = self._gradients(normal, local, inputs)
+        for optimiser in self._optimisers():
+            optimiser.step()
+        return {"loss": total.detach(), **parts}
+
+    def _optimisers(self) -> list[Any]:
+        found = self.optimizers()
+        return found if isinstance(found, list) else [found]
+
+    def _noise(self, features: PatchFeatures, generator: torch.Generator) -> Tensor:
+        shape = (len(features) * features.grid[0] * features.grid[1], features.width)
+        part = features.parts[0]
+        if self.gas.scale == 0:
+            return part.new_zeros(shape)
+        return torch.randn(shape, generator=generator, device=part.device).mul_(self.gas.scale)
+
+    def _local(
+        self, batch: Batch, batch_idx: int, grid: tuple[int, int]
+    ) -> tuple[PatchFeatures | None, Tensor | None]:
+        """Return the features of LAS images and their mask on the grid, [N]."""
+        if self.synthesis is None:
+            return None, None
+        made = self.synthesis(
+            batch.image,
+            foreground=self.synthesis.foreground_masks(batch.index),
+            generator=self.generator(batch_idx, _SYNTHESIS),
+        )
+        target = F.adaptive_max_pool2d(made.mask.float(), grid).flatten()
+        return self.features(made.image), target
+
+    def _gradients(
+        self, normal: PatchFeatures, local: PatchFeatures | None, inputs: StepInputs
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        if not self.gas.plain:
+            return FastStep(self.head, normal, local, inputs, self.step_keys).run()
+        for parameter in self.head.parameters():
+            parameter.grad = None
+        rows = None if local is None else local.rows()
+        total, parts = plain_losses(self.head, normal.rows(), rows, inputs, self.step_keys)
+        total.backward()
+        return total, parts
+
+    def refresh(self) -> None:
+        """Fold the trained head into the detector."""
+        self.detector.fold(self.head)
+
+    @torch.no_grad()
+    def finish(self, datamodule: DataModule) -> None:
+        """Recalibrate the running statistics where asked, then fold."""
+        if self.bn_stats == "recalibrate":
+            generator = seeded_generator(self.device, self.seed, _RECALIBRATION)
+            batches = (
+                self.features(batch.image.to(self.device)) for batch in datamodule.train_batches()
+            )
+            sets = ((found, self._noise(found, generator)) for found in batches)
+            recalibrated(self.head, sets, self.gas)
+        self.refresh()
+
+    def artefacts(self, folder: Path) -> None:
+        if self.verdict is not None:
+            write_verdict(self.verdict, folder)

@@ -1,0 +1,1 @@
+"""SDAS: a diffusion model of normal images that draws near-normal ones of a chosen strength."""

@@ -1,0 +1,1 @@
+"""ULSAD: feature reconstruction and an attention-supervised global autoencoder."""

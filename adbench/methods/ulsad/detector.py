@@ -1,0 +1,154 @@
+"""Inference: reconstruct features, predict the global branch, normalise and average the maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adbench.backbones.extractor import FeatureExtractor
+from adbench.errors import UserError
+from adbench.methods.base import Detector, Prediction
+from adbench.methods.ulsad.attention import attention_weights, positions
+from adbench.methods.ulsad.autoencoder import GlobalAutoencoder
+from adbench.methods.ulsad.features import FeaturePooling
+from adbench.methods.ulsad.losses import distance_map
+from adbench.methods.ulsad.maps import blurred_upsample, normalised
+from adbench.methods.ulsad.reconstruction import ReconstructionNetwork
+from adbench.methods.ulsad.settings import AutoencoderKeys, FrnKeys, LossKeys, MapKeys, section
+
+STRIDE = 8
+
+
+class UlsadDetector(Detector):
+    """Backbone, pooling, reconstruction network psi, autoencoder phi, quantiles.
+
+    Args:
+        backbone: config of the FeatureExtractor, or one that is built.
+        image_size: working (height, width).
+        channels: c of the pooled map.
+        frn, autoencoder, loss, map: sections of conf/model/ulsad.yaml.
+
+    Raises:
+        UserError: the first layer read does not have stride 8.
+    """
+
+    quantile: Tensor
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any] | nn.Module,
+        image_size: Sequence[int],
+        channels: int = 384,
+        frn: Mapping[str, Any] | None = None,
+        autoencoder: Mapping[str, Any] | None = None,
+        loss: Mapping[str, Any] | None = None,
+        map: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        built: Any = (
+            backbone if isinstance(backbone, nn.Module) else FeatureExtractor(**dict(backbone))
+        )
+        if built.strides[0] != STRIDE:
+            raise UserError(
+                f"model=ulsad compares features at stride {STRIDE}, layer {built.layers[0]} of "
+                f"backbone {built.name} has {built.strides[0]}; set backbone.layers=[layer2,layer3]"
+            )
+        self.backbone = built
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.loss = section(LossKeys, loss, "loss")
+        self.map = section(MapKeys, map, "map")
+        self.pooling = FeaturePooling(built.channels, channels)
+        self.frn = ReconstructionNetwork(channels, section(FrnKeys, frn, "frn"))
+        keys = section(AutoencoderKeys, autoencoder, "autoencoder")
+        self.autoencoder = GlobalAutoencoder(channels, keys) if self.loss.uses_autoencoder else None
+        # Per branch (local, global): q_alpha, q_beta. Until calibrated, maps pass unchanged.
+        self.register_buffer("quantile", torch.tensor([[0.0, 0.1], [0.0, 0.1]]))
+        self.config = {
+            "backbone": built.config,
+            "image_size": list(self.image_size),
+            "channels": channels,
+            "frn": dict(frn or {}),
+            "autoencoder": dict(autoencoder or {}),
+            "loss": dict(loss or {}),
+            "map": dict(map or {}),
+        }
+
+    def native_features(self, image: Tensor) -> list[Tensor]:
+        """Return the pooled maps of images at the working size, at each layer's own size."""
+        with torch.no_grad():
+            return self.pooling.native(self.backbone(image))
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return U [B, c, h, w], standardised, of images at the working size."""
+        found: Tensor = self.pooling(self.native_features(image))
+        return found
+
+    def grid_maps(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the raw maps of the branches in use, [B, 1, h, w] each, at the working size.
+
+        Where nothing trains psi's second half, the global map compares phi with the features.
+        """
+        u = self.features(image)
+        local, second = self.frn(u) if self.loss.uses_frn else (u, u)
+        found = {}
+        with torch.autocast(image.device.type, enabled=False):
+            if self.loss.local:
+                found["local"] = distance_map(local.float(), u.float(), self.loss.lambda_l)
+            if self.autoencoder is not None:
+                encoded = self.autoencoder(image).float()
+                seen = second.float() if self.loss.local_global else u.float()
+                found["global"] = distance_map(seen, encoded, self.loss.lambda_g)
+        return found
+
+    def raw_maps(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the blurred maps before normalisation, [B, 1, H, W] each, working size."""
+        maps = self.grid_maps(image)
+        return {n: blurred_upsample(m, self.image_size, self.map.sigma) for n, m in maps.items()}
+
+    def normalised_maps(self, image: Tensor) -> dict[str, Tensor]:
+        """Return t(M) of each branch at the grid; the blur commutes with t."""
+        rows = {"local": self.quantile[0], "global": self.quantile[1]}
+        return {n: normalised(m, *rows[n]) for n, m in self.grid_maps(image).items()}
+
+    def forward(self, image: Tensor) -> Prediction:
+        parts = self.normalised_maps(self._working(image))
+        mean = torch.stack(list(parts.values())).mean(0)
+        anomaly_map = blurred_upsample(mean, self.image_size, self.map.sigma)
+        score = anomaly_map.amax((1, 2, 3))
+        return Prediction(score, _resized(anomaly_map, image))
+
+    def named_maps(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the normalised maps of both branches, [B, 1, H, W] each."""
+        parts = self.normalised_maps(self._working(image))
+        return {
+            name: _resized(blurred_upsample(part, self.image_size, self.map.sigma), image)
+            for name, part in parts.items()
+        }
+
+    def attention_map(self, image: Tensor, row: int, column: int) -> Tensor:
+        """Return [B, 1, h, w]: whom the autoencoder's output at a grid position attends to.
+
+        Raises:
+            UserError: the detector was trained without a global branch.
+        """
+        if self.autoencoder is None:
+            raise UserError("no attention map: it was trained with loss.global_term=none")
+        image = self._working(image)
+        features, encoded = self.features(image), self.autoencoder(image)
+        query = encoded[:, :, row, column].unsqueeze(1)
+        weights = attention_weights(query, positions(features))
+        return weights.view(len(image), 1, *features.shape[-2:])
+
+    def _working(self, image: Tensor) -> Tensor:
+        if image.shape[-2:] == torch.Size(self.image_size):
+            return image
+        return F.interpolate(image, size=self.image_size, mode="bilinear", antialias=True)
+
+
+def _resized(maps: Tensor, image: Tensor) -> Tensor:
+    size = image.shape[-2:]
+    return maps if maps.shape[-2:] == size else F.interpolate(maps, size=size, mode="bilinear")

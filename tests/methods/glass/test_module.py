@@ -1,0 +1,158 @@
+"""Training and inference as the rest of adbench sees them."""
+
+import copy
+
+import pytest
+import torch
+
+from adbench.errors import UserError
+from adbench.methods.base import load_detector, save_detector
+from adbench.methods.glass import GlassModule
+
+
+def built(extractor, squares, *, size=64, **keys):
+    torch.manual_seed(0)
+    settings = {"embed": 24, "hidden": 16, "hypothesis": "manifold"} | keys
+    module = GlassModule(
+        backbone=extractor, synthesis=squares, image_size=(size, size), seed=0, **settings
+    )
+    optimisers = module.configure_optimizers()
+    module.optimizers = lambda: optimisers
+    return module.train()
+
+
+def trained(module, normals, steps=3):
+    module.prepare(normals)
+    module.on_train_epoch_start()
+    parts = [module.training_step(normals.batch([0, 3]), step) for step in range(steps)]
+    module.eval()
+    module.refresh()
+    module.finish(normals)
+    return parts
+
+
+@pytest.mark.parametrize("hypothesis", ["manifold", "hypersphere", "auto", "opposite"])
+def test_every_hypothesis_trains_and_writes_what_it_judged(
+    extractor, squares, normals, hypothesis, tmp_path
+):
+    module = built(extractor, squares, hypothesis=hypothesis)
+    parts = trained(module, normals)
+    assert squares.prepared
+    assert all(torch.isfinite(value) for row in parts for value in row.values())
+    assert {"loss", "normal", "gas", "gas_first", "clamped", "las"} == set(parts[0])
+    module.artefacts(tmp_path)
+    assert (tmp_path / "hypothesis.png").is_file() == (hypothesis in ("auto", "opposite"))
+    assert module.spherical == (hypothesis in ("hypersphere", "opposite"))
+
+
+def test_loss_falls(extractor, squares, normals):
+    module = built(extractor, squares, optimiser={"adaptor_lr": 1e-3, "discriminator_lr": 1e-2})
+    parts = trained(module, normals, steps=40)
+    assert float(parts[-1]["loss"]) < 0.7 * float(parts[0]["loss"])
+
+
+@pytest.mark.parametrize("hypothesis", ["manifold", "hypersphere"])
+def test_plain_and_fast_train_to_the_same_detector(extractor, squares, normals, hypothesis):
+    detectors = []
+    for plain in (False, True):
+        gas = {"plain": plain}
+        module = built(extractor, squares, hypothesis=hypothesis, gas=gas, bn_stats="code")
+        trained(module, normals)
+        detectors.append(module.detector)
+    image = normals.images[:2]
+    ours, theirs = (detector(image) for detector in detectors)
+    # Adam turns the rounding in the biases' gradients of the plain form into steps
+    assert torch.allclose(ours.anomaly_map, theirs.anomaly_map, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("las", "gas"),
+    [
+        (True, {"noise": False, "ascent": False, "project": False}),
+        (False, {"noise": True, "ascent": False, "project": False}),
+        (True, {"noise": True, "ascent": False, "project": False}),
+        (True, {"noise": True, "ascent": True, "project": False}),
+        (True, {"noise": True, "ascent": True, "project": True}),
+    ],
+    ids=["las", "noise", "both", "ascent", "projection"],
+)
+def test_rows_of_table_4_are_switches(extractor, squares, normals, las, gas):
+    module = built(extractor, squares, las=las, gas=gas)
+    parts = trained(module, normals, steps=1)[0]
+    assert ("las" in parts) == las
+    assert ("gas" in parts) == gas["noise"]
+    assert module.requirements(5).uses_synthesis == las
+
+
+def test_released_radii_never_clamp_and_the_papers_always_do(extractor, squares, normals):
+    # at C = 1536 the noise has norm 0.588 +- 0.011
+    for radii, share in (((0.5, 1.0), 0.0), ((1.0, 2.0), 1.0)):
+        gas = {"r1": radii[0], "r2": radii[1]}
+        module = built(extractor, squares, embed=1536, hidden=32, gas=gas)
+        assert float(trained(module, normals, steps=1)[0]["clamped"]) == share
+
+
+@pytest.mark.parametrize("form", ["code", "paper"])
+@pytest.mark.parametrize("adaptor", [True, False])
+def test_folded_detector_equals_the_head_in_eval_mode(extractor, squares, normals, form, adaptor):
+    module = built(extractor, squares, aggregation=form, adaptor=adaptor)
+    trained(module, normals)
+    with torch.no_grad():
+        rows = module.features(normals.images).rows()
+        wanted = module.head.discriminator(module.head.adapted(rows)).view(5, 1, 8, 8)
+        found = module.detector.logits(module.detector.maps(normals.images))
+        prediction = module.detector(normals.images)
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert torch.allclose(prediction.score, torch.sigmoid(wanted).amax((1, 2, 3)), atol=1e-5)
+    assert prediction.anomaly_map.shape == (5, 1, 64, 64)
+
+
+def test_score_does_not_depend_on_the_batch(extractor, squares, normals):
+    module = built(extractor, squares)
+    trained(module, normals)
+    with torch.no_grad():
+        whole = module.detector(normals.images)
+        alone = module.detector(normals.images[3:4])
+        back = module.detector(normals.images.flip(0))
+    assert torch.allclose(whole.score[3:4], alone.score, atol=1e-5)
+    assert torch.allclose(whole.anomaly_map, back.anomaly_map.flip(0), atol=1e-5)
+
+
+def test_saved_detector_is_the_same(extractor, squares, normals, tmp_path):
+    module = built(extractor, squares)
+    trained(module, normals)
+    save_detector(module.detector, tmp_path)
+    loaded = load_detector(tmp_path)
+    image = torch.rand(1, 3, 80, 50)
+    with torch.no_grad():
+        ours, theirs = module.detector(image), loaded(image)
+    assert torch.equal(ours.anomaly_map, theirs.anomaly_map)
+    assert theirs.anomaly_map.shape == (1, 1, 80, 50)
+
+
+def test_recalibrated_statistics_are_those_of_all_normals_and_their_twins(
+    extractor, squares, normals
+):
+    module = built(extractor, squares, bn_stats="recalibrate", gas={"sigma": 0.0})
+    trained(module, normals, steps=1)
+    with torch.no_grad():
+        rows = module.features(normals.images).rows()
+        hidden = module.head.discriminator.hidden(module.head.adapted(rows))
+    norm = module.head.discriminator.norm
+    assert torch.allclose(norm.running_mean, hidden.mean(0), atol=1e-5)
+
+
+def test_equal_seeds_give_equal_steps(extractor, squares, normals):
+    states = []
+    for _ in range(2):
+        module = built(extractor, squares)
+        trained(module, normals)
+        states.append(copy.deepcopy(module.head.state_dict()))
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_impossible_settings_are_refused(extractor, squares):
+    with pytest.raises(UserError, match="all false"):
+        built(extractor, squares, las=False, gas={"noise": False, "ascent": False})
+    with pytest.raises(UserError, match="did you mean 'manifold'"):
+        built(extractor, squares, hypothesis="manifolt")
