@@ -58,7 +58,7 @@ class Squares(Synthesizer):
     def foreground_masks(self, index):
         """Everywhere."""
 
-    def __call__(self, image, *, foreground=None, source=None, generator):  # noqa: ARG002
+    def __call__(self, image, *, foreground=None, source=None, generator):
         mask = torch.zeros_like(image[:, :1], dtype=torch.bool)
         mask[..., : image.shape[2] // 2, : image.shape[3] // 2] = True
         count = len(image)

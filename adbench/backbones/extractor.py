@@ -84,7 +84,7 @@ class FeatureExtractor(nn.Module):
         maps = self.network(image)
         return [maps[position] for position in self._positions]
 
-    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+    def train(self, mode: bool = True) -> Self:
         """Stay in eval mode whatever is asked: running statistics never move."""
         return super().train(False)
 

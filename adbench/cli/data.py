@@ -9,7 +9,7 @@ from adbench.cli.arguments import parsed_arguments
 from adbench.cli.console import print_table
 from adbench.errors import UserError, nearest
 
-HELP = """usage: adbench data check dataset=NAME [dataset.root=FOLDER dataset.category=NAME] [full=true]
+HELP = """usage: adbench data check dataset=NAME [dataset.root=FOLDER] [full=true]
        adbench data list
 
 check: pairs of images and masks, sizes, empty masks, unreadable files, duplicates between train
@@ -28,6 +28,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def _list(words: Sequence[str]) -> int:
+    if words:
+        raise UserError(f"data list takes no arguments, found '{words[0]}'")
     from adbench.data.catalogue import CATALOGUE
 
     header = ["name", "categories", "train", "val", "test good", "test bad", "licence"]
@@ -45,8 +47,10 @@ def _list(words: Sequence[str]) -> int:
     ]
     print_table("known data sets", header, rows, plain=False)
     for entry in CATALOGUE.values():
-        digest = f"\n  sha256 {entry.sha256}" if entry.sha256 else ""
-        print(f"{entry.name}: {entry.page}{digest}")
+        print(f"{entry.name}: {entry.page}")
+        for name in ("archive", "sha256", "md5", "note"):
+            if getattr(entry, name):
+                print(f"  {name} {getattr(entry, name)}")
     return 0
 
 

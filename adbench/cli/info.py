@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from adbench.errors import UserError
+
 HELP = """usage: adbench info
 
 Versions, devices, and where configuration, data, weights, caches and outputs are looked for."""
@@ -13,13 +15,17 @@ Versions, devices, and where configuration, data, weights, caches and outputs ar
 
 def run(words: Sequence[str]) -> int:
     """Print what the installation sees."""
+    if words:
+        raise UserError(f"info takes no arguments, found '{words[0]}'")
     from adbench.cli.console import print_table
     from adbench.config.locate import conf_folder
     from adbench.data.cache import default_cache_folder
     from adbench.runs.environment import environment
 
     found = environment()
-    print_table("versions", ["package", "version"], list(map(list, found["versions"].items())), plain=False)
+    print_table(
+        "versions", ["package", "version"], list(map(list, found["versions"].items())), plain=False
+    )
     rows = [
         ["device", str(found["device"])],
         ["cores, torch threads", f"{found['cores']}, {found['threads']}"],

@@ -41,7 +41,9 @@ def run(words: Sequence[str]) -> int:
     show_metrics({document["category"]: document}, plain=plain)
     changed = [] if elsewhere else differing(read_json(folder / "metrics.json"), document)
     if changed:
-        print(f"adbench: figures differ from the stored ones: {', '.join(changed)}", file=sys.stderr)
+        print(
+            f"adbench: figures differ from the stored ones: {', '.join(changed)}", file=sys.stderr
+        )
     print(target)
     return 1 if changed else 0
 

@@ -80,5 +80,3 @@ def _show_threshold(found: dict[str, dict[str, Any]]) -> None:
                 f"false alarms {threshold['expected_false_alarm_rate']:.1%}",
                 file=sys.stderr,
             )
-
-

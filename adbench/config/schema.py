@@ -1,4 +1,4 @@
-"""The keys outside the groups' own, with their types: what is wrong is said before anything runs."""
+"""The keys outside the groups' own, with their types, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
         if value in get_args(hint):
             return value
         known = [str(choice) for choice in get_args(hint)]
-        raise UserError(f"{where}={value}: choose one of {', '.join(known)}{nearest(str(value), known)}")
+        raise UserError(
+            f"{where}={value}: choose one of {', '.join(known)}{nearest(str(value), known)}"
+        )
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             raise UserError(f"{where}={value}: a list is expected, e.g. {where}=[0.3]")
@@ -132,7 +134,9 @@ class ThresholdKeys:
 
     def __post_init__(self) -> None:
         if not 0 < self.false_alarm_rate < 1:
-            raise UserError(f"threshold.false_alarm_rate={self.false_alarm_rate}: must lie in (0, 1)")
+            raise UserError(
+                f"threshold.false_alarm_rate={self.false_alarm_rate}: must lie in (0, 1)"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,11 @@ class DataModule(lightning.LightningDataModule):
         share = max_memory // 3
         self._readers = {
             name: SplitReader(samples, ImageCache(samples, image_size, max_memory=share))
-            for name, samples in (("train", splits.train), ("val", splits.val), ("test", splits.test))
+            for name, samples in (
+                ("train", splits.train),
+                ("val", splits.val),
+                ("test", splits.test),
+            )
         }
 
     @property

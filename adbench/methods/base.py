@@ -57,7 +57,9 @@ def save_detector(detector: Detector, folder: Path) -> None:
     """Write ``detector.safetensors`` and ``detector.yaml`` into ``folder``, each in one rename."""
     from adbench.runs.files import write_beside
 
-    state = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()
+    }
     kind = type(detector)
     document = {"_target_": f"{kind.__module__}.{kind.__qualname__}", "config": detector.config}
     with write_beside(folder / "detector.safetensors") as temporary:
@@ -165,9 +167,6 @@ class AnomalyModule(lightning.LightningModule):
     def forward(self, image: Tensor) -> Prediction:
         prediction: Prediction = self.detector(image)
         return prediction
-
-    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        return self.predict_step(batch, batch_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
         return self(batch.image)

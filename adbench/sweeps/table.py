@@ -32,9 +32,7 @@ class SweepTable:
         path = folder / "sweep.json"
         stored = read_json(path)["cells"] if path.is_file() else []
         known = {tuple(entry["overrides"]): entry for entry in stored}
-        self.entries = [
-            known.get(cell.overrides) or _entry(cell, "waiting") for cell in self.cells
-        ]
+        self.entries = [known.get(cell.overrides) or _entry(cell, "waiting") for cell in self.cells]
         for entry in self.entries:
             if entry["status"] == "running":  # the controller died
                 entry["status"] = "interrupted"

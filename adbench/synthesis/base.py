@@ -5,12 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch import Generator, Tensor
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
-    from adbench.synthesis.foreground import ForegroundBank
 
 
 class Synthetic(NamedTuple):
@@ -30,13 +28,7 @@ class Synthetic(NamedTuple):
 
 
 class Synthesizer(ABC):
-    """Makes anomalous images out of normal ones, a batch at a time, on the input's device.
-
-    Attributes:
-        foreground: where defects may lie in each training image, by index; None: everywhere.
-    """
-
-    foreground: ForegroundBank | None = None
+    """Makes anomalous images out of normal ones, a batch at a time, on the input's device."""
 
     @abstractmethod
     def __call__(
@@ -58,38 +50,11 @@ class Synthesizer(ABC):
         """
 
     def prepare(self, datamodule: DataModule) -> None:
-        """Read what is drawn from later: foregrounds, textures, the pool. Repeatable."""
-        if self.foreground is not None:
-            self.foreground.prepare(datamodule)
+        """Compute what depends on the training images: foregrounds, texture banks."""
 
-    def foreground_masks(self, index: Tensor, split: str = "train") -> Tensor | None:
-        """Return the foregrounds [B, 1, H, W] bool of the images at ``index`` [B], or None.
+    def foreground_masks(self, index: Tensor) -> Tensor | None:
+        """Return where defects may lie on training images ``index`` [B]: [B, 1, H, W] bool.
 
-        Args:
-            split: ``train`` or ``val``: which split ``index`` counts in.
+        None allows everywhere. Masks lie on ``index``'s device.
         """
-        return None if self.foreground is None else self.foreground.masks(index, split)
-
-
-def compose(image: Tensor, source: Tensor, mask: Tensor, opacity: Tensor) -> Tensor:
-    """Blend ``source`` into ``image`` inside ``mask``; outside the image is kept bit for bit.
-
-    GLASS Eq. 4 with opacity = 1 - beta; RealNet's composition with opacity = delta.
-
-    Args:
-        image, source: [B, C, H, W] float, any affine scale.
-        mask: [B, 1, H, W] bool.
-        opacity: [B] float in 0..1; 1 replaces the image.
-    """
-    return torch.where(mask, torch.lerp(image, source, opacity.view(-1, 1, 1, 1)), image)
-
-
-def uniform(low: float, high: float, count: int, generator: Generator) -> Tensor:
-    """Return [count] float32 draws from U(low, high) on the generator's device."""
-    draws = torch.rand(count, generator=generator, device=generator.device)
-    return draws * (high - low) + low
-
-
-def bernoulli(probability: float, count: int, generator: Generator) -> Tensor:
-    """Return [count] bool draws, True with ``probability``."""
-    return torch.rand(count, generator=generator, device=generator.device) < probability
+        return None

@@ -83,7 +83,9 @@ class ForegroundBank:
             raise UserError(f"{path}: no foreground mask for {sample.relative}")
         grey = read_image(path).max(-1)
         size = (picture.shape[1], picture.shape[0])
-        resized: NDArray[np.uint8] = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR))
+        resized: NDArray[np.uint8] = np.asarray(
+            cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR)
+        )
         return resized > 0
 
     def masks(self, index: Tensor) -> Tensor | None:

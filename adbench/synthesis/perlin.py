@@ -1,133 +1,98 @@
-"""Perlin noise and the masks made of it, a batch at a time on the device.
+"""Perlin noise and masks, batched; the one implementation all synthesizers use.
 
-GLASS, RealNet, DRAEM, MemSeg and GLAD threshold one and the same noise. It is separable: with
-w(t) = 1 - fade(|t|) on |t| < 1, the contribution of the lattice node (i, j) with gradient
-(g, h) is g (y-i) w(y-i) w(x-j) + h w(y-i) (x-j) w(x-j), so the whole map is one product of
-three small matrices, whatever the number of lattice cells.
+Written as matrix products: a pixel's value is a sum over lattice points of gradient times offset
+times fade weights, and both offset and weight are products of a row and a column factor. So the
+noise of an image is Py C Qx^T + Qy S Px^T with the lattice's cosines C and sines S.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
+from torch.nn import functional
 
-from adbench.errors import UserError
-from adbench.synthesis.base import uniform
-
-
-def axis_weights(length: int, cells: int, nodes: int) -> tuple[Tensor, Tensor]:
-    """Return w(t) and t w(t) for every pixel of an axis and every lattice node.
-
-    Pixel p lies at p cells / length; nodes beyond ``cells`` get zeros.
-
-    Returns:
-        Two [length, nodes] float32 matrices.
-    """
-    position = torch.arange(length, dtype=torch.float64) * cells / length
-    offset = position[:, None] - torch.arange(nodes, dtype=torch.float64)
-    offset[:, cells + 1 :] = 2.0
-    near = offset.abs().clamp(max=1.0)
-    weight = 1 - near**3 * (near * (near * 6 - 15) + 10)
-    return weight.float(), (weight * offset).float()
+MAX_EXPONENT = 5
 
 
-@lru_cache(maxsize=64)
-def _octave_weights(length: int, octaves: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """[octaves, length, nodes] weights for 1, 2, 4, ... cells."""
-    nodes = 2 ** (octaves - 1) + 1
-    pairs = [axis_weights(length, 2**octave, nodes) for octave in range(octaves)]
-    plain, slope = (torch.stack(parts).to(device) for parts in zip(*pairs, strict=True))
-    return plain, slope
-
-
-def _noise(angle: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
-    left = torch.cat((rows[1] @ angle.cos(), rows[0] @ angle.sin()), dim=-1)
-    right = torch.cat(columns, dim=-1)
-    return math.sqrt(2.0) * left @ right.transpose(-1, -2)
-
-
-def perlin_noise(angle: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return Perlin noise of given gradients, in about -1..1; zero on lattice points.
+def perlin_noise(angle: Tensor, cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return gradient noise in -1..1.
 
     Args:
-        angle: [..., a + 1, b + 1] float, radians; the gradient is (cos, sin), rows first.
-        size: (height, width) of the map, which the a x b cells cover.
+        angle: [B, K, K] radians of the lattice's gradients; the first component, cos, runs along
+            rows. Entries beyond ``cells + 1`` are unused.
+        cells: [B, 2] lattice cells along rows and columns, each below K.
+        size: (H, W).
 
     Returns:
-        [..., H, W] float32.
+        [B, H, W]: fade 6t^5 - 15t^4 + 10t^3, scaled by the square root of two.
     """
-    a, b = angle.shape[-2] - 1, angle.shape[-1] - 1
-    rows = [part.to(angle) for part in axis_weights(size[0], a, a + 1)]
-    columns = [part.to(angle) for part in axis_weights(size[1], b, b + 1)]
-    return _noise(angle, (rows[0], rows[1]), (columns[0], columns[1]))
+    points = angle.shape[-1]
+    rows_weight, rows_offset = _axis(cells[:, 0], size[0], points)
+    cols_weight, cols_offset = _axis(cells[:, 1], size[1], points)
+    along_rows = rows_offset @ angle.cos() @ cols_weight.mT
+    along_cols = rows_weight @ angle.sin() @ cols_offset.mT
+    return math.sqrt(2) * (along_rows + along_cols)
 
 
-def rotate(image: Tensor, degrees: Tensor, *, mode: str = "bilinear") -> Tensor:
-    """Rotate each image about its centre, clockwise on screen, with zeros flowing in.
+def _axis(cells: Tensor, length: int, points: int) -> tuple[Tensor, Tensor]:
+    """Return fade weights and weighted offsets of lattice points for every pixel, [B, L, K]."""
+    pixel = torch.arange(length, device=cells.device, dtype=torch.float32)
+    place = pixel * cells[:, None] / length
+    below = place.floor()
+    t = place - below
+    upper = t**3 * (t * (t * 6 - 15) + 10)
+    lattice = torch.arange(points, device=cells.device, dtype=torch.float32)
+    is_below = lattice == below[..., None]
+    is_above = lattice == below[..., None] + 1
+    weight = is_below * (1 - upper)[..., None] + is_above * upper[..., None]
+    return weight, weight * (place[..., None] - lattice)
 
-    Args:
-        image: [B, C, H, W] float.
-        degrees: [B] float.
-        mode: ``bilinear`` or ``nearest``.
+
+def rotated(values: Tensor, degrees: Tensor) -> Tensor:
+    """Return maps [B, H, W] turned clockwise on the screen by ``degrees`` [B] about the centre.
+
+    Bilinear, zero outside.
     """
-    height, width = image.shape[-2:]
-    radians = torch.deg2rad(degrees.to(image))
-    cos, sin = radians.cos(), radians.sin()
-    aspect = (height - 1) / max(width - 1, 1)
-    zero = torch.zeros_like(cos)
-    matrix = torch.stack(
-        (torch.stack((cos, sin * aspect, zero), -1), torch.stack((-sin / aspect, cos, zero), -1)), 1
+    height, width = values.shape[-2:]
+    radians = torch.deg2rad(degrees)
+    cos, sin = radians.cos()[:, None, None], radians.sin()[:, None, None]
+    y = torch.arange(height, device=values.device, dtype=values.dtype) - (height - 1) / 2
+    x = torch.arange(width, device=values.device, dtype=values.dtype) - (width - 1) / 2
+    source_x = cos * x[None, None] + sin * y[None, :, None]
+    source_y = cos * y[None, :, None] - sin * x[None, None]
+    grid = torch.stack(
+        [source_x / max((width - 1) / 2, 0.5), source_y / max((height - 1) / 2, 0.5)], -1
     )
-    grid = F.affine_grid(matrix, list(image.shape), align_corners=True)
-    return F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=True)
+    turned = functional.grid_sample(
+        values[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True
+    )
+    return turned[:, 0]
 
 
-@dataclass(frozen=True)
-class PerlinMasks:
-    """Draws binary masks: noise of 2^i x 2^j cells, rotated, thresholded.
+def uniform(generator: Generator, *shape: int) -> Tensor:
+    """Return numbers in [0, 1) on the generator's device."""
+    return torch.rand(shape, generator=generator, device=generator.device)
 
-    Attributes:
-        min_octave, max_octave: i and j are uniform in this range, ends included.
-        threshold: True where the noise exceeds it.
-        max_angle: rotation is uniform in -max_angle..max_angle degrees; 0: none.
+
+def perlin_masks(
+    count: int,
+    size: tuple[int, int],
+    generator: Generator,
+    *,
+    threshold: float = 0.5,
+    exponents: tuple[int, int] = (0, MAX_EXPONENT),
+) -> Tensor:
+    """Return drawn masks [count, H, W] bool: rotated noise above ``threshold``.
+
+    Frequencies are 2^i and 2^j with i, j uniform in ``exponents`` (both ends included), the
+    rotation uniform in -90..90 degrees (papers/000, App. A; papers/002, Sec. 3.2).
     """
-
-    min_octave: int = 0
-    max_octave: int = 5
-    threshold: float = 0.5
-    max_angle: float = 90.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_octave <= self.max_octave <= 8:
-            raise UserError(
-                f"perlin octaves {self.min_octave}..{self.max_octave}: need 0 <= min <= max <= 8"
-            )
-
-    def noise(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
-        """Return [count, 1, H, W] float32 noise on the generator's device, rotated."""
-        device = generator.device
-        octaves = self.max_octave + 1
-        nodes = 2**self.max_octave + 1
-        drawn = torch.randint(
-            self.min_octave, octaves, (2, count), generator=generator, device=device
-        )
-        angle = torch.rand(count, nodes, nodes, generator=generator, device=device) * 2 * math.pi
-        rows = _octave_weights(size[0], octaves, device)
-        columns = _octave_weights(size[1], octaves, device)
-        noise = _noise(
-            angle,
-            (rows[0][drawn[0]], rows[1][drawn[0]]),
-            (columns[0][drawn[1]], columns[1][drawn[1]]),
-        )[:, None]
-        if not self.max_angle:
-            return noise
-        return rotate(noise, uniform(-self.max_angle, self.max_angle, count, generator))
-
-    def __call__(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
-        """Return [count, 1, H, W] bool masks on the generator's device."""
-        return self.noise(count, size, generator) > self.threshold
+    low, high = exponents
+    drawn = torch.randint(low, high + 1, (count, 2), generator=generator, device=generator.device)
+    points = 2**high + 1
+    angle = 2 * math.pi * uniform(generator, count, points, points)
+    noise = perlin_noise(angle, 2.0**drawn, size)
+    degrees = 180 * uniform(generator, count) - 90
+    return rotated(noise, degrees) > threshold

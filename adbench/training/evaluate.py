@@ -142,7 +142,9 @@ class _Tally:
             self.without_mask += 1
             self.pixel.update(full, None, group=sample.defect, name=sample.relative)
             return
-        mask = np.zeros(size, dtype=bool) if sample.label == NORMAL else read_mask(sample.masks, size)
+        mask = (
+            np.zeros(size, dtype=bool) if sample.label == NORMAL else read_mask(sample.masks, size)
+        )
         if mask.shape != full.shape:
             mask = _nearest(mask, full.shape)
         self.pixel.update(full, mask, group=sample.defect, name=sample.relative)

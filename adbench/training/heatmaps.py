@@ -28,9 +28,7 @@ def outlined(
     """Return the image with the mask's outline drawn on it."""
     drawn = image.copy()
     if mask is not None and mask.any():
-        contours, _ = cv2.findContours(
-            mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
-        )
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(drawn, contours, -1, colour, 1)
     return drawn
 

@@ -26,7 +26,9 @@ def build_logger(section: Mapping[str, Any], folder: Path) -> Logger | None:
         return _built(name, section, folder)
     except ModuleNotFoundError as error:
         package = _PACKAGES.get(name, name)
-        raise UserError(f"logger={name} needs the package {package}: pip install {package}") from error
+        raise UserError(
+            f"logger={name} needs the package {package}: pip install {package}"
+        ) from error
 
 
 def _built(name: str, section: Mapping[str, Any], folder: Path) -> Logger:

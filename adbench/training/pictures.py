@@ -13,8 +13,8 @@ from adbench.data.cache import resized_image
 from adbench.data.datamodule import DataModule
 from adbench.data.images import image_size, read_mask
 from adbench.methods.base import Detector
-from adbench.training.heatmaps import chosen_images, panel, write_png
 from adbench.training.evaluate import Scored
+from adbench.training.heatmaps import chosen_images, panel, write_png
 
 
 class HeatMaps:

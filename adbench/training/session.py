@@ -150,9 +150,7 @@ class _Session:
             datamodule = build_datamodule(self.keys, samples)
         with self._timed("build"):
             module = build_module(self.config, self.keys)
-        check_requirements(
-            module.requirements(len(datamodule.train_samples)), self.keys, samples
-        )
+        check_requirements(module.requirements(len(datamodule.train_samples)), self.keys, samples)
         self._introduce(datamodule, module)
         if self._stages(datamodule, module):
             return
@@ -186,7 +184,7 @@ class _Session:
         self.say(
             f"{self.config['model']['name']} on {'+'.join(self.categories)}: "
             f"{len(splits.train)} normal images to train, {len(splits.val)} held out, "
-            f"{len(splits.test)} to test, {self.keys.dataset.size[0]}x{self.keys.dataset.size[1]} px"
+            f"{len(splits.test)} to test, {'x'.join(map(str, self.keys.dataset.size))} px"
         )
         if weights:
             digest = str(weights.get("sha256") or "")[:12]
@@ -328,9 +326,7 @@ class _Session:
                 return epoch
         return self.epochs
 
-    def _test(
-        self, datamodule: DataModule, epoch: int, selections: Sequence[Selection]
-    ) -> None:
+    def _test(self, datamodule: DataModule, epoch: int, selections: Sequence[Selection]) -> None:
         device = _device(self.keys.hardware.accelerator)
         # Read back from the folder: what is measured is what was saved.
         detector = load_detector(self.folder.path, device)

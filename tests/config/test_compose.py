@@ -65,7 +65,11 @@ def test_values_of_the_wrong_kind_are_refused(overrides, told):
 
 def test_a_users_folder_adds_options(tmp_path):
     (tmp_path / "hardware").mkdir()
-    text = (conf_folder() / "hardware" / "cpu.yaml").read_text().replace("accelerator: cpu", "accelerator: cpu\nthreads: 7")
+    text = (
+        (conf_folder() / "hardware" / "cpu.yaml")
+        .read_text()
+        .replace("accelerator: cpu", "accelerator: cpu\nthreads: 7")
+    )
     (tmp_path / "hardware" / "mine.yaml").write_text(text)
     config = compose_config("train", ["hardware=mine"], tmp_path)
     assert config["hardware"]["threads"] == 7
@@ -79,7 +83,11 @@ def test_every_key_of_every_file_has_a_comment():
         for number, line in enumerate(path.read_text().splitlines(), 1):
             key, _, rest = line.partition(":")
             leaf = rest.strip() and key.strip() and not line.strip().startswith(("#", "-"))
-            if leaf and "#" not in rest and key.strip() not in ("_target_", "name", "accelerator", "devices", "strategy"):
+            if (
+                leaf
+                and "#" not in rest
+                and key.strip() not in ("_target_", "name", "accelerator", "devices", "strategy")
+            ):
                 bare.append(f"{path.name}:{number}: {line.strip()}")
     assert not bare
 

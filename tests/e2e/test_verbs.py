@@ -15,6 +15,10 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
+FILES = (
+    "config.yaml overrides.yaml run.json metrics.json history.csv predictions.csv "
+    "detector.safetensors detector.yaml log.txt"
+).split()
 TOY = ["--config-dir", str(REPOSITORY / "tests" / "toy" / "conf")]
 
 
@@ -79,10 +83,7 @@ def trained(data, tmp_path_factory):
 
 def test_train_writes_the_run_folder(trained):
     _, folder, run = trained
-    for name in (
-        "config.yaml overrides.yaml run.json metrics.json history.csv predictions.csv "
-        "detector.safetensors detector.yaml log.txt checkpoints/last.ckpt"
-    ).split():
+    for name in (*FILES, "checkpoints/last.ckpt"):
         assert (folder / name).is_file(), name
     assert len(list((folder / "images").glob("*.png"))) == 6
     record = json.loads((folder / "run.json").read_text())

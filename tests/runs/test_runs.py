@@ -38,9 +38,14 @@ def test_a_name_cannot_leave_the_root():
 def test_a_failed_write_leaves_the_former_content(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError), write_beside(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def interrupted():
+        with write_beside(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
@@ -76,7 +81,7 @@ def test_two_processes_never_write_one_folder(tmp_path):
 def test_a_folder_without_a_run_is_refused_with_a_near_one(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "config.yaml").write_text("a: 1")
-    with pytest.raises(UserError, match="did you mean .*real"):
+    with pytest.raises(UserError, match=r"did you mean .*real"):
         open_run(tmp_path / "rael")
 
 

@@ -39,7 +39,9 @@ def test_noise_judge(shared):
         assert torch.allclose(found[0], stored[f"noise{i}"], atol=1e-5)
     for i in range(2):
         found = rotated(stored["rot_in"][None], stored[f"rot_angle{i}"][None])
-        assert torch.allclose(found[0], stored[f"rot_out{i}"], atol=1e-2)  # OpenCV rounds to 1/32 px
+        assert torch.allclose(
+            found[0], stored[f"rot_out{i}"], atol=1e-2
+        )  # OpenCV rounds to 1/32 px
 
 
 @pytest.mark.shared
@@ -162,7 +164,7 @@ def test_a_texture_folder_is_read_and_a_missing_one_named(tmp_path):
 
 def test_foreground_of_a_disc_and_of_a_texture():
     y, x = np.mgrid[:80, :80]
-    disc = ((y - 40) ** 2 + (x - 40) ** 2 < 25**2)
+    disc = (y - 40) ** 2 + (x - 40) ** 2 < 25**2
     image = np.where(disc[..., None], 60, 230).astype(np.uint8).repeat(3, -1)
     found = otsu_foreground(image)
     assert (found & disc).sum() / (found | disc).sum() > 0.9

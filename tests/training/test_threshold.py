@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from adbench.training.threshold import threshold_entry, threshold_of
 
 
-@given(
-    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60, unique=True), st.floats(0.005, 0.5)
-)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60, unique=True), st.floats(0.005, 0.5))
 def test_the_promised_rate_holds_for_exchangeable_scores(scores, rate):
     found = threshold_of(np.array(scores), rate)
     above = int((np.array(scores) > found.value).sum())
-    assert found.expected_false_alarm_rate == pytest.approx((above + 1) / (len(scores) + 1), abs=1e-6)
+    assert found.expected_false_alarm_rate == pytest.approx(
+        (above + 1) / (len(scores) + 1), abs=1e-6
+    )
     assert above == 0 or found.expected_false_alarm_rate <= rate + 1e-6
 
 

@@ -74,7 +74,7 @@ class Training(ABC):
         """Return what sits on the student while it trains; nothing by default."""
         return nn.Identity()
 
-    def prepare(self) -> None:  # noqa: B027
+    def prepare(self) -> None:
         """Make pictures and statistics before the first step."""
 
     @abstractmethod
@@ -155,7 +155,7 @@ class Training(ABC):
         """Return what a subclass must find again after a resume."""
         return {}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:  # noqa: B027
+    def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back what ``extra_state`` gave."""
 
     def _save(self) -> None:

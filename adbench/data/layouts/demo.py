@@ -29,7 +29,7 @@ class DemoLayout:
         self.size, self.seed, self.train = size, seed, train
         self.good, self.defective, self.difficulty = good, defective, difficulty
 
-    def categories(self, root: Path) -> list[str]:  # noqa: ARG002  (known without a folder)
+    def categories(self, root: Path) -> list[str]:
         return sorted(CATEGORIES)
 
     def read(self, root: Path, category: str) -> list[Sample]:

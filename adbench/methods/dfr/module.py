@@ -46,7 +46,7 @@ class DfrModule(AnomalyModule):
         self,
         *,
         backbone: FeatureExtractor | None,
-        synthesis: Synthesizer | None,  # noqa: ARG002
+        synthesis: Synthesizer | None,
         image_size: Sequence[int],
         seed: int,
         latent: int | None = None,
@@ -134,7 +134,7 @@ class DfrModule(AnomalyModule):
     def training_step(
         self,
         batch: Batch,
-        batch_idx: int,  # noqa: ARG002
+        batch_idx: int,
     ) -> dict[str, Tensor]:
         with torch.no_grad():
             x = self._regions(batch.index, batch.image)

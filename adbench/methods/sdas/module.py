@@ -52,8 +52,8 @@ class SdasModule(AnomalyModule):
     def __init__(
         self,
         *,
-        backbone: Any,  # noqa: ARG002
-        synthesis: Synthesizer | None,  # noqa: ARG002
+        backbone: Any,
+        synthesis: Synthesizer | None,
         image_size: Sequence[int],
         seed: int,
         network: Mapping[str, Any] | None = None,
@@ -92,7 +92,7 @@ class SdasModule(AnomalyModule):
         self.network.load_state_dict(average.state_dict())
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
-    def requirements(self, train_images: int) -> Requirements:  # noqa: ARG002
+    def requirements(self, train_images: int) -> Requirements:
         model = self.detector.model
         own = tuple(model.size) == self.image_size
         factor = model.network.shape.factor if own else 1

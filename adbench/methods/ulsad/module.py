@@ -56,7 +56,7 @@ class UlsadModule(AnomalyModule):
         self,
         *,
         backbone: FeatureExtractor | None,
-        synthesis: Synthesizer | None,  # noqa: ARG002
+        synthesis: Synthesizer | None,
         image_size: Sequence[int],
         seed: int,
         channels: int = 384,
