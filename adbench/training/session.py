@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import time
 import traceback
 import warnings
@@ -225,15 +226,13 @@ class _Session:
             self.say(f"resuming from {checkpoint}")
         module.strict_loading = False  # checkpoints leave the frozen backbone out
         module.train()
-        with self._timed("fit"):
+        with self._timed("fit"), _interrupts_raised():
             trainer.fit(
                 module,
                 datamodule=train_data,
                 ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
                 weights_only=False,
             )
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         self.epochs = trainer.current_epoch
         return selections
 
@@ -340,6 +339,17 @@ class _Session:
         phases = {k: round(v, 3) for k, v in self.seconds.items()}
         document["seconds"] = {**document["seconds"], **phases}
         write_json(self.folder / "metrics.json", document)
+
+
+@contextlib.contextmanager
+def _interrupts_raised() -> Iterator[None]:
+    """Turn Lightning's answer to Ctrl-C (exit code 1, further ones ignored) back into itself."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
 
 
 def tested(
