@@ -17,6 +17,7 @@ VERBS = {
     "sweep": ("adbench.cli.sweep", "many cells in one table: key=a,b,c ..."),
     "data": ("adbench.cli.data", "check | list: what is on disk, what is known"),
     "runs": ("adbench.cli.runs", "list finished and interrupted runs"),
+    "distill": ("adbench.cli.distill", "train the network behind backbone=bundled"),
     "info": ("adbench.cli.info", "versions, devices, where things are looked for"),
     "completion": ("adbench.cli.completion", "shell completion: bash | zsh | fish"),
 }

@@ -62,10 +62,13 @@ def parse_overrides(overrides: Sequence[str]) -> list[Any]:
     found = []
     for text in overrides:
         try:
-            found.append(parser.parse_override(text))
+            override = parser.parse_override(text)
         except HydraException as error:
             why = str(error).splitlines()[0]
             raise UserError(f"cannot read '{text}': write key=value ({why})") from error
+        if not override.key_or_group:
+            raise UserError(f"cannot read '{text}': write key=value (the key is missing)")
+        found.append(override)
     return found
 
 
@@ -88,9 +91,9 @@ def _refuse_unknown_options(parsed: Sequence[Any], config_dir: Path | None) -> N
             continue
         group, value = override.key_or_group, override.value()
         known = options(group, config_dir)
-        if isinstance(value, str) and value not in known:
+        if value is not None and value not in known:
             raise UserError(
-                f"no {group} '{value}'{nearest(value, known)} (known: {', '.join(known)})"
+                f"no {group} '{value}'{nearest(str(value), known)} (known: {', '.join(known)})"
             )
 
 

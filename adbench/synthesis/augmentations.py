@@ -1,11 +1,11 @@
-"""The nine augmentations of texture images, batched: three of nine for every image, in drawn order.
+"""Augmentations of source images, batched: a few of a set for every image, in drawn order.
 
-Values and probabilities as in papers/000, App. A (and the code that goes with it).
+The nine are those of papers/000, App. A (and the code that goes with it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -46,20 +46,31 @@ def saturation_and_hue(image: Tensor, generator: Generator) -> Tensor:
 
 def _hue_turned(image: Tensor, turn: Tensor) -> Tensor:
     """Return RGB with the hue of HSV turned; ``turn`` [B, 1, 1] in circles."""
+    hue, chroma, value = hue_chroma_value(image)
+    return from_hue(hue + turn, chroma, value)
+
+
+def hue_chroma_value(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return hue in circles, chroma and value of RGB [B, 3, H, W], each [B, H, W]."""
     high, low = image.amax(1), image.amin(1)
-    span = (high - low).clamp_min(1e-8)
+    chroma = high - low
+    span = chroma.clamp_min(1e-8)
     red, green, blue = image.unbind(1)
     hue = torch.where(
         high == red,
         (green - blue) / span,
         torch.where(high == green, 2 + (blue - red) / span, 4 + (red - green) / span),
     )
-    hue = (hue / 6 + turn) % 1
-    chroma = high - low
+    return hue / 6, chroma, high
+
+
+def from_hue(hue: Tensor, chroma: Tensor, value: Tensor) -> Tensor:
+    """Return RGB [B, 3, H, W] of hue in circles (any real), chroma and value [B, H, W]."""
+    sector = hue * 6
 
     def channel(n: float) -> Tensor:
-        k = (n + hue * 6) % 6
-        return high - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+        k = (sector + n).remainder_(6)
+        return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
 
     return torch.stack([channel(5), channel(3), channel(1)], 1)
 
@@ -121,18 +132,40 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def augmented(image: Tensor, generator: Generator, count: int = 3) -> Tensor:
-    """Return images [B, 3, H, W] in 0..1 after ``count`` of the nine operations each.
+def augmented(
+    image: Tensor,
+    generator: Generator,
+    count: int = 3,
+    operations: Sequence[Operation] = OPERATIONS,
+) -> Tensor:
+    """Return images [B, 3, H, W] in 0..1 after ``count`` of ``operations`` each.
 
-    The operations are drawn without replacement, for every image on its own.
+    They are drawn without replacement, for every image on its own.
     """
     if count == 0:
         return image
-    order = uniform(generator, len(image), len(OPERATIONS)).argsort(1)[:, :count]
+    order = uniform(generator, len(image), len(operations)).argsort(1)[:, :count]
     result = image.clone()
-    for turn in range(count):
-        for number, operation in enumerate(OPERATIONS):
-            rows = (order[:, turn] == number).nonzero()[:, 0]
+    for place in range(count):
+        for number, operation in enumerate(operations):
+            rows = (order[:, place] == number).nonzero()[:, 0]
             if len(rows):
                 result[rows] = operation(result[rows], generator)
     return result
+
+
+def jittered(image: Tensor, generator: Generator, amount: float) -> Tensor:
+    """Return images with brightness, contrast and saturation scaled by 1 +- amount, hue turned.
+
+    Args:
+        amount: also the largest turn of the hue, in circles; 0 changes nothing.
+    """
+    if amount == 0:
+        return image
+    low, high = 1 - amount, 1 + amount
+    bright = (image * _factor(image, generator, low, high)).clamp(0, 1)
+    mean = grey(bright).mean((2, 3), keepdim=True)
+    crisp = (mean + (bright - mean) * _factor(image, generator, low, high)).clamp(0, 1)
+    base = grey(crisp)
+    vivid = (base + (crisp - base) * _factor(image, generator, low, high)).clamp(0, 1)
+    return _hue_turned(vivid, amount * (2 * uniform(generator, len(image), 1, 1) - 1))

@@ -52,9 +52,9 @@ class Synthesizer(ABC):
     def prepare(self, datamodule: DataModule) -> None:
         """Compute what depends on the training images: foregrounds, texture banks."""
 
-    def foreground_masks(self, index: Tensor) -> Tensor | None:
-        """Return where defects may lie on training images ``index`` [B]: [B, 1, H, W] bool.
+    def foreground_masks(self, index: Tensor, split: str = "train") -> Tensor | None:
+        """Return where defects may lie on images ``index`` [B] of a split: [B, 1, H, W] bool.
 
-        None allows everywhere. Masks lie on ``index``'s device.
+        None allows everywhere. Masks lie on ``index``'s device; ``split`` is ``train`` or ``val``.
         """
         return None

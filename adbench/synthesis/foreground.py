@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,13 @@ from torch import Tensor
 from adbench.data.images import read_image
 from adbench.data.sample import Sample
 from adbench.errors import UserError, nearest
+from adbench.synthesis.foreground_presets import RULES, preset_foreground
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
 
-METHODS = ("otsu", "files", "none")
+METHODS = ("otsu", "preset", "files", "none")
+TEXTURES = ("carpet", "grid", "leather", "tile", "wood", "weave")
 _SHARES = (0.05, 0.9)
 
 
@@ -44,14 +47,23 @@ def otsu_foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 class ForegroundBank:
-    """Foregrounds of a run's training images.
+    """Foregrounds of a run's normal images, training and held-out.
 
     Args:
-        method: ``otsu`` (computed per image), ``files`` (masks beside the data set) or ``none``.
+        method: ``otsu`` (computed per image), ``preset`` (RealNet's rule of the category),
+            ``files`` (masks beside the data set) or ``none``.
         root: for ``files``: the folder that holds ``CATEGORY/STEM.png``.
+        preset: for ``preset``: ``mvtec``, ``visa``, ``mpdd`` or ``btad``.
+        everywhere: categories that are foreground all over, whatever the method but ``files``.
     """
 
-    def __init__(self, method: str = "otsu", root: str | None = None) -> None:
+    def __init__(
+        self,
+        method: str = "otsu",
+        root: str | None = None,
+        preset: str | None = None,
+        everywhere: Sequence[str] = TEXTURES,
+    ) -> None:
         if method not in METHODS:
             raise UserError(
                 f"synthesis.foreground.method={method}: choose {', '.join(METHODS)}"
@@ -59,37 +71,57 @@ class ForegroundBank:
             )
         if method == "files" and root is None:
             raise UserError("synthesis.foreground.method=files needs synthesis.foreground.root")
-        self.method, self.root = method, root
-        self._masks: Tensor | None = None
+        if method == "preset" and preset not in RULES:
+            raise UserError(
+                f"synthesis.foreground.preset={preset}: choose {', '.join(RULES)}"
+                f"{nearest(str(preset), RULES)}"
+            )
+        self.method, self.root, self.preset = method, root, preset
+        self.everywhere = frozenset(everywhere)
+        self._masks: dict[str, Tensor] = {}
 
     def prepare(self, datamodule: DataModule) -> None:
-        """Compute or read the masks of all training images."""
+        """Compute or read the masks of all training and held-out images."""
         if self.method == "none":
             return
-        found = []
-        for batch in datamodule.train_batches():
-            pixels = (batch.image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-            for row, index in enumerate(batch.index.tolist()):
-                sample = datamodule.train_samples[index]
-                picture = np.ascontiguousarray(pixels[row])
-                found.append(self._of(sample, picture))
-        self._masks = torch.from_numpy(np.stack(found))[:, None]
+        splits = {
+            "train": (datamodule.train_samples, datamodule.train_batches()),
+            "val": (datamodule.val_samples, datamodule.val_batches()),
+        }
+        for split, (samples, batches) in splits.items():
+            found = [
+                self._of(samples[index], picture)
+                for batch in batches
+                for index, picture in zip(batch.index.tolist(), pictures(batch.image), strict=True)
+            ]
+            if found:
+                self._masks[split] = torch.from_numpy(np.stack(found))[:, None]
 
     def _of(self, sample: Sample, picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        if self.method == "files":
+            return self._read(sample, picture.shape[:2])
+        if sample.category in self.everywhere:
+            return np.ones(picture.shape[:2], dtype=bool)
         if self.method == "otsu":
             return otsu_foreground(picture)
+        return preset_foreground(picture, str(self.preset), sample.category)
+
+    def _read(self, sample: Sample, size: tuple[int, ...]) -> NDArray[np.bool_]:
         path = Path(str(self.root)) / sample.category / f"{sample.image.stem}.png"
         if not path.is_file():
             raise UserError(f"{path}: no foreground mask for {sample.relative}")
         grey = read_image(path).max(-1)
-        size = (picture.shape[1], picture.shape[0])
-        resized: NDArray[np.uint8] = np.asarray(
-            cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR)
-        )
-        return resized > 0
+        resized = cv2.resize(grey, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(resized) > 0
 
-    def masks(self, index: Tensor) -> Tensor | None:
+    def masks(self, index: Tensor, split: str = "train") -> Tensor | None:
         """Return [B, 1, H, W] bool on ``index``'s device; None allows everywhere."""
-        if self._masks is None:
+        if split not in self._masks:
             return None
-        return self._masks[index.cpu()].to(index.device)
+        return self._masks[split][index.cpu()].to(index.device)
+
+
+def pictures(image: Tensor) -> list[NDArray[np.uint8]]:
+    """Return images [B, 3, H, W] in 0..1 as B arrays [H, W, 3] uint8."""
+    pixels = (image.detach() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return list(np.ascontiguousarray(pixels.cpu().numpy()))

@@ -1,4 +1,4 @@
-"""Local anomaly synthesis of GLASS (papers/000, Sec. 3.5 and App. A): texture under a Perlin mask."""
+"""Local anomalies of GLASS (papers/000, Sec. 3.5 and App. A): texture under a Perlin mask."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional
 
 from adbench.errors import UserError, nearest
 from adbench.synthesis.augmentations import augmented
-from adbench.synthesis.base import Synthesizer, Synthetic
-from adbench.synthesis.foreground import ForegroundBank
+from adbench.synthesis.base import Synthetic
+from adbench.synthesis.blending import ForegroundSynthesizer, composed, nonempty_masks
 from adbench.synthesis.perlin import perlin_masks, uniform
 from adbench.synthesis.textures import texture_source
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
 
 OPS = ("single", "intersection", "union")
-_TRIES = 50
 
 
 def combined(first: Tensor, second: Tensor, draw: Tensor, ops: Sequence[str] = OPS) -> Tensor:
@@ -46,11 +44,10 @@ def blended(image: Tensor, texture: Tensor, mask: Tensor, beta: Tensor) -> Tenso
         mask: [B, 1, H, W] bool.
         beta: [B] transparency of the texture; the larger, the weaker the defect.
     """
-    share = beta.view(-1, 1, 1, 1)
-    return torch.where(mask, (1 - share) * texture + share * image, image)
+    return composed(image, texture, mask, 1 - beta)
 
 
-class Las(Synthesizer):
+class Las(ForegroundSynthesizer):
     """Texture blended into the image under a mask made of two Perlin masks.
 
     Args:
@@ -87,19 +84,16 @@ class Las(Synthesizer):
                 raise UserError(f"synthesis.ops: no '{name}'{nearest(name, OPS)}")
         if not ops:
             raise UserError("synthesis.ops is empty")
+        super().__init__(foreground, probability)
         self.textures = texture_source(**dict(textures or {}))
-        self.foreground = ForegroundBank(**dict(foreground or {}))
         self.ops, self.threshold = tuple(ops), threshold
         self.exponents = (int(exponents[0]), int(exponents[1]))
         self.beta = (beta_mean, beta_std, beta_low, beta_high)
-        self.augmentations, self.grid, self.probability = augmentations, grid, probability
+        self.augmentations, self.grid = augmentations, grid
 
     def prepare(self, datamodule: DataModule) -> None:
+        super().prepare(datamodule)
         self.textures.prepare(datamodule)
-        self.foreground.prepare(datamodule)
-
-    def foreground_masks(self, index: Tensor) -> Tensor | None:
-        return self.foreground.masks(index)
 
     def __call__(
         self,
@@ -111,8 +105,7 @@ class Las(Synthesizer):
     ) -> Synthetic:
         size = (image.shape[-2], image.shape[-1])
         mask = self.masks(len(image), size, foreground, generator)
-        if self.probability < 1:
-            mask &= uniform(generator, len(image), 1, 1, 1) < self.probability
+        mask &= self.applied(len(image), generator).view(-1, 1, 1, 1)
         if source is None:
             source = self.textures.draw(len(image), size, generator)
             source = augmented(source, generator, self.augmentations)
@@ -133,22 +126,15 @@ class Las(Synthesizer):
         generator: Generator,
     ) -> Tensor:
         """Return [count, 1, H, W] bool, drawn again where nothing is left on the grid."""
-        found = torch.zeros(count, *size, dtype=torch.bool, device=generator.device)
-        empty = torch.arange(count, device=generator.device)
-        for _ in range(_TRIES):
-            both = perlin_masks(
-                2 * len(empty),
+
+        def draw(number: int) -> Tensor:
+            first, second = perlin_masks(
+                2 * number,
                 size,
                 generator,
                 threshold=self.threshold,
                 exponents=self.exponents,
-            ).view(2, len(empty), *size)
-            mask = combined(both[0], both[1], uniform(generator, len(empty)), self.ops)
-            if foreground is not None:
-                mask &= foreground[empty, 0]
-            found[empty] = mask
-            pooled = functional.max_pool2d(mask[:, None].float(), self.grid)
-            empty = empty[~pooled.flatten(1).any(1)]
-            if not len(empty):
-                break
-        return found[:, None]
+            ).chunk(2)
+            return combined(first, second, uniform(generator, number), self.ops)
+
+        return nonempty_masks(count, draw, foreground, generator, grid=self.grid)[:, None]

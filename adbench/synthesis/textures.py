@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from adbench.data.cache import resized_image
-from adbench.data.images import images_in
+from adbench.data.images import images_in, read_image
 from adbench.errors import UserError, nearest
 from adbench.synthesis.perlin import uniform
 
@@ -33,19 +33,53 @@ class TextureSource(ABC):
 
 
 class ProceduralTextures(TextureSource):
-    """1/f noise in correlated colours, smooth or hard-edged, and gratings; nothing is read."""
+    """A bank of generated textures; nothing is read.
+
+    Textures are made in blocks when first drawn, each from its own seed, so that the bank's
+    content depends on ``seed`` and size alone. A full bank takes count H W 3 bytes.
+
+    Args:
+        count: textures in the bank.
+        seed: of the bank.
+    """
+
+    block = 16
+
+    def __init__(self, count: int = 512, seed: int = 0) -> None:
+        if count < 1:
+            raise UserError(f"synthesis.textures.count={count}: at least one texture is needed")
+        self.count, self.seed = count, seed
+        self._blocks: dict[tuple[int, tuple[int, int], torch.device], Tensor] = {}
 
     def draw(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
-        noise = _coloured_noise(count, size, generator)
-        gratings = _gratings(count, size, generator)
-        kind = uniform(generator, count, 1, 1, 1)
-        hard = torch.tanh(noise * (1 + 12 * uniform(generator, count, 1, 1, 1)))
-        pattern = torch.where(kind < 0.4, noise / 2, torch.where(kind < 0.7, hard, gratings))
-        mix = torch.eye(3, device=noise.device) + 0.8 * (2 * uniform(generator, count, 3, 3) - 1)
-        mixed = torch.einsum("nij,njhw->nihw", mix, pattern)
-        base = uniform(generator, count, 3, 1, 1)
-        strength = 0.1 + 0.4 * uniform(generator, count, 1, 1, 1)
-        return (base + strength * mixed).clamp_(0, 1)
+        drawn = torch.randint(self.count, (count,), generator=generator, device=generator.device)
+        picked = [
+            self._block(n // self.block, size, generator.device)[n % self.block]
+            for n in drawn.tolist()
+        ]
+        return torch.stack(picked).to(torch.float32).div_(255)
+
+    def _block(self, number: int, size: tuple[int, int], device: torch.device) -> Tensor:
+        key = (number, size, device)
+        if key not in self._blocks:
+            own = Generator(device).manual_seed(1_000_003 * self.seed + number)
+            made = generated_textures(self.block, size, own)
+            self._blocks[key] = made.mul_(255).round_().to(torch.uint8)
+        return self._blocks[key]
+
+
+def generated_textures(count: int, size: tuple[int, int], generator: Generator) -> Tensor:
+    """Return [count, 3, H, W] in 0..1: 1/f noise, smooth or hard-edged, and gratings, coloured."""
+    noise = _coloured_noise(count, size, generator)
+    gratings = _gratings(count, size, generator)
+    kind = uniform(generator, count, 1, 1, 1)
+    hard = torch.tanh(noise * (1 + 12 * uniform(generator, count, 1, 1, 1)))
+    pattern = torch.where(kind < 0.4, noise / 2, torch.where(kind < 0.7, hard, gratings))
+    mix = torch.eye(3, device=noise.device) + 0.8 * (2 * uniform(generator, count, 3, 3) - 1)
+    mixed = torch.einsum("nij,njhw->nihw", mix, pattern)
+    base = uniform(generator, count, 3, 1, 1)
+    strength = 0.1 + 0.4 * uniform(generator, count, 1, 1, 1)
+    return (base + strength * mixed).clamp_(0, 1)
 
 
 def _coloured_noise(count: int, size: tuple[int, int], generator: Generator) -> Tensor:
@@ -84,10 +118,15 @@ def _gratings(count: int, size: tuple[int, int], generator: Generator) -> Tensor
 class FolderTextures(TextureSource):
     """Images of a folder and its subfolders (DTD's root, its ``images``, or any other).
 
-    Each is brought to the wanted size once: shorter side to fit, centre crop.
+    Each is brought to the wanted size: shorter side to fit, centre crop. The papers crop after
+    augmenting, which differs at the corners of rotated oblong textures only.
+
+    Args:
+        root: the folder.
+        max_memory: bytes of cropped images kept; others are decoded at each draw.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, max_memory: int = 1 << 30) -> None:
         base = Path(root).expanduser()
         if not base.is_dir():
             raise UserError(
@@ -95,11 +134,10 @@ class FolderTextures(TextureSource):
                 "https://www.robots.ox.ac.uk/~vgg/data/dtd, or set synthesis.textures.source="
                 "procedural"
             )
-        base = base / "images" if (base / "images").is_dir() else base
-        folders = [base, *sorted(p for p in base.rglob("*") if p.is_dir())]
-        self.paths = [path for folder in folders for path in images_in(folder)]
+        self.paths = images_below(base / "images" if (base / "images").is_dir() else base)
         if not self.paths:
             raise UserError(f"synthesis.textures.root={root} holds no image")
+        self.max_memory = max_memory
         self._cache: dict[tuple[int, int, int], NDArray[np.uint8]] = {}
 
     def draw(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
@@ -108,13 +146,36 @@ class FolderTextures(TextureSource):
         )
         pixels = np.stack([self._sized(number, size) for number in drawn.tolist()])
         image = torch.from_numpy(pixels).to(generator.device)
-        return image.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        return image.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
 
     def _sized(self, number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         key = (number, *size)
-        if key not in self._cache:
-            self._cache[key] = resized_image(self.paths[number], size)
-        return self._cache[key]
+        if key in self._cache:
+            return self._cache[key]
+        image = cropped_image(self.paths[number], size)
+        if (len(self._cache) + 1) * image.nbytes <= self.max_memory:
+            self._cache[key] = image
+        return image
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return the images of a folder and of all folders below it, folder by folder, by name."""
+    folders = [folder, *sorted(p for p in folder.rglob("*") if p.is_dir())]
+    return [path for each in folders for path in images_in(each)]
+
+
+def cropped_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an image file as uint8 [H, W, 3] RGB: scaled to cover ``size``, cropped centrally."""
+    image = read_image(path)
+    scale = max(size[0] / image.shape[0], size[1] / image.shape[1])
+    if scale != 1:
+        shape = [
+            max(round(n * scale), wanted) for n, wanted in zip(image.shape, size, strict=False)
+        ]
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        image = np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=method), np.uint8)
+    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
+    return np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
 
 
 class TrainingTextures(TextureSource):
@@ -137,21 +198,32 @@ class TrainingTextures(TextureSource):
         return image
 
 
-def texture_source(source: str = "procedural", root: str | None = None) -> TextureSource:
+def texture_source(
+    source: str = "procedural",
+    root: str | None = None,
+    count: int = 512,
+    max_memory: int = 1 << 30,
+) -> TextureSource:
     """Return the source named by ``synthesis.textures``.
+
+    Args:
+        source: ``procedural``, ``folder`` or ``training``.
+        root: of ``folder``.
+        count: textures of ``procedural``.
+        max_memory: bytes kept by ``folder``.
 
     Raises:
         UserError: an unknown source, or a folder that is missing or empty.
     """
-    known: dict[str, Any] = {"procedural": ProceduralTextures, "training": TrainingTextures}
+    names = ("procedural", "training", "folder")
     if source == "folder":
         if root is None:
             raise UserError("synthesis.textures.source=folder needs synthesis.textures.root=FOLDER")
-        return FolderTextures(root)
-    if source not in known:
-        names = [*known, "folder"]
-        raise UserError(
-            f"synthesis.textures.source={source}: choose {', '.join(names)}{nearest(source, names)}"
-        )
-    found: TextureSource = known[source]()
-    return found
+        return FolderTextures(root, max_memory)
+    if source == "procedural":
+        return ProceduralTextures(count)
+    if source == "training":
+        return TrainingTextures()
+    raise UserError(
+        f"synthesis.textures.source={source}: choose {', '.join(names)}{nearest(source, names)}"
+    )

@@ -160,7 +160,9 @@ def test_what_was_measured_is_what_was_saved(run, data):
     detector = load_detector(folder)
     for path, score in stored.items():
         pixels = torch.from_numpy(resized_image(data / path, size)).permute(2, 0, 1)[None]
-        assert float(detector(pixels.float() / 255).score) == pytest.approx(score, rel=1e-4, abs=1e-5)
+        assert float(detector(pixels.float() / 255).score) == pytest.approx(
+            score, rel=1e-4, abs=1e-5
+        )
 
 
 def figures(folder):

@@ -38,6 +38,11 @@ class PatchFeatures:
     def __len__(self) -> int:
         return self.parts[0].shape[0]
 
+    def image(self, index: int) -> PatchFeatures:
+        """Return the features of one image."""
+        parts = [part[index : index + 1] for part in self.parts]
+        return PatchFeatures(parts, self.columns, self.grid, self.width)
+
     def rows(self) -> Tensor:
         """Return t [B*h*w, C]."""
         height, width = self.grid
@@ -137,6 +142,7 @@ class Aggregation(nn.Module):
         """Return the pooled columns [B, c_l, h_l, w_l] of one level's map."""
         kernel = self.get_buffer(f"kernel{level}").to(found.dtype)
         padding = (self.patch - 1) // 2
+        found = found.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
         return F.conv2d(found, kernel, padding=padding, groups=self.groups[level])
 
     def grid(self, size: tuple[int, int], stride: int) -> tuple[int, int]:

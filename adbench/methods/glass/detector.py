@@ -97,8 +97,28 @@ class GlassDetector(Detector):
         """Return the discriminator's logits [B, 1, h, w] of the backbone's maps."""
         with torch.autocast(maps[0].device.type, enabled=False):
             features = self.aggregate(maps)
-            hidden: Tensor = self.bias
-            for part, (start, stop) in zip(features.parts, features.columns, strict=True):
-                coarse = part @ self.weight[:, start:stop].mT
-                hidden = hidden + upsample(coarse, features.grid)
-            return (F.leaky_relu(hidden, SLOPE) @ self.output)[:, None]
+            if maps[0].device.type != "cpu" or torch.jit.is_tracing() or _compiling():
+                return self._position_logits(features)
+            # An image's hidden layer fits the last-level cache, a batch's does not.
+            single = [self._position_logits(features.image(i)) for i in range(len(features))]
+            return torch.cat(single)
+
+    def _position_logits(self, features: PatchFeatures) -> Tensor:
+        hidden: Tensor | None = None
+        for part, (start, stop) in reversed(
+            list(zip(features.parts, features.columns, strict=True))
+        ):
+            weight = self.weight[:, start:stop]
+            if hidden is None:  # the resize keeps a constant, so that the bias may precede it
+                hidden = upsample(F.linear(part, weight, self.bias), features.grid).flatten(0, 2)
+            elif (part.shape[1], part.shape[2]) == features.grid:
+                hidden.addmm_(part.flatten(0, 2), weight.mT)
+            else:
+                hidden += upsample(part @ weight.mT, features.grid).flatten(0, 2)
+        assert hidden is not None
+        logits = F.leaky_relu_(hidden, SLOPE) @ self.output
+        return logits.view(-1, 1, *features.grid)
+
+
+def _compiling() -> bool:
+    return bool(torch.compiler.is_compiling())

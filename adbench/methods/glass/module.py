@@ -34,6 +34,7 @@ from adbench.methods.glass.settings import (
     chosen,
     section,
 )
+from adbench.methods.glass.weights import load_head, read_checkpoint
 from adbench.synthesis.base import Synthesizer
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class GlassModule(AnomalyModule):
         hidden: width of the discriminator.
         smoothing: sigma of the map's Gaussian, pixels.
         max_memory: bytes the cached features may take in memory; beyond, a mapped file.
+        weights: a checkpoint of the authors to start from.
 
     Raises:
         UserError: a key is unknown or holds an impossible value.
@@ -92,6 +94,7 @@ class GlassModule(AnomalyModule):
         hidden: int = 1024,
         smoothing: float = 4.0,
         max_memory: int = 4 << 30,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -117,6 +120,8 @@ class GlassModule(AnomalyModule):
             extractor=backbone,
         )
         self.head = Head(self.detector.aggregation.width, hidden, adaptor=adaptor)
+        if weights is not None:
+            load_head(self.head, read_checkpoint(weights), weights)
         if not (las or self.gas.active):
             raise UserError("model.las, model.gas.noise and model.gas.ascent are all false")
         self.verdict: Verdict | None = None

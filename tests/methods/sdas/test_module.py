@@ -227,8 +227,8 @@ def test_every_key_of_the_configuration_is_taken():
     from pathlib import Path
 
     path = Path(__file__).parents[3] / "conf/model/sdas.yaml"
-    keys = yaml.safe_load(path.read_text())
-    for name in ("defaults", "_target_", "name"):
+    keys = yaml.safe_load(path.read_text())["model"]
+    for name in ("_target_", "name"):
         keys.pop(name)
     made = SdasModule(backbone=None, synthesis=None, image_size=(64, 64), seed=0, **keys)
     assert isinstance(made.detector, SdasDetector)

@@ -1,0 +1,156 @@
+"""Anomalies out of a folder: pictures to blend in, as SDAS draws them, or pairs with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from adbench.data.cache import resized_image
+from adbench.errors import UserError
+from adbench.synthesis.base import Synthetic
+from adbench.synthesis.blending import PerlinBlend, composed
+from adbench.synthesis.perlin import uniform
+from adbench.synthesis.textures import images_below
+
+if TYPE_CHECKING:
+    from adbench.data.datamodule import DataModule
+
+MASKS = ("perlin", "files")
+_CONTACT = "contact"  # sheets that pool writers leave beside the images
+
+
+def mask_path(image: Path) -> Path:
+    """Return where the mask of ``CATEGORY/test/DEFECT/STEM.png`` lies in MVTec's layout."""
+    category = image.parent.parent.parent
+    return category / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
+
+
+def pool_images(folder: Path, *, pairs: bool) -> list[Path]:
+    """Return the pool's images by path: all but masks and contact sheets.
+
+    Args:
+        pairs: only those that have a mask.
+    """
+    found = [path for path in images_below(folder) if not path.stem.startswith(_CONTACT)]
+    found = [path for path in found if "ground_truth" not in path.relative_to(folder).parts]
+    return [path for path in found if mask_path(path).is_file()] if pairs else found
+
+
+class Pool(PerlinBlend):
+    """Blends pool images into normal ones (papers/002, Sec. 3.2).
+
+    With ``masks=perlin`` any folder of images serves, such as the one ``adbench synthesize``
+    fills from an SDAS run: pixels show inside a drawn mask. With ``masks=files`` the folder is
+    in MVTec's layout and each image shows inside its own mask. Where the folder has one
+    subfolder a category, those of the run's categories count.
+
+    Args:
+        root: folder of the pool; None: the artefact of the run's stage ``pool``.
+        masks: ``perlin`` or ``files``.
+        opacity: bounds of the uniform opacity.
+        max_memory: bytes of decoded images kept; others are decoded at each draw.
+        keys: of PerlinBlend: foreground, threshold, exponents, probability, tries, truncate.
+
+    Attributes:
+        stage_folder: where the run's stages lie; set by whoever runs them.
+    """
+
+    stage_folder: Path | None = None
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        masks: str = "perlin",
+        opacity: Sequence[float] = (0.5, 1.0),
+        max_memory: int = 1 << 30,
+        **keys: Any,
+    ) -> None:
+        super().__init__(opacity=opacity, **keys)
+        if masks not in MASKS:
+            raise UserError(f"synthesis.masks={masks}: choose {' or '.join(MASKS)}")
+        self.root, self.from_files, self.max_memory = root, masks == "files", max_memory
+        if root is not None and not Path(root).expanduser().is_dir():
+            raise UserError(
+                f"synthesis.root={root} is no folder; `adbench synthesize` fills one from a run"
+            )
+        self._paths: list[Path] = []
+        self._cache: dict[tuple[Path, int, int], NDArray[np.uint8]] = {}
+
+    def prepare(self, datamodule: DataModule) -> None:
+        super().prepare(datamodule)
+        self._paths = self._found({sample.category for sample in datamodule.train_samples})
+
+    def _found(self, categories: set[str]) -> list[Path]:
+        folder = self._folder()
+        own = [folder / name for name in sorted(categories) if (folder / name).is_dir()]
+        paths = [
+            path for each in own or [folder] for path in pool_images(each, pairs=self.from_files)
+        ]
+        if not paths:
+            kind = "image with a mask under ground_truth/" if self.from_files else "image"
+            raise UserError(f"synthesis.root={folder} holds no {kind}")
+        return paths
+
+    def _folder(self) -> Path:
+        if self.root is not None:
+            return Path(self.root).expanduser()
+        if self.stage_folder is None or not (self.stage_folder / "pool").is_dir():
+            raise UserError("the pool is empty: set synthesis.root=FOLDER to one that is filled")
+        return self.stage_folder / "pool"
+
+    def _picked(self, count: int, generator: Generator) -> list[Path]:
+        self._paths = self._paths or self._found(set())
+        drawn = torch.randint(
+            len(self._paths), (count,), generator=generator, device=generator.device
+        )
+        return [self._paths[number] for number in drawn.tolist()]
+
+    def _stacked(self, paths: Sequence[Path], size: tuple[int, int], like: Tensor) -> Tensor:
+        pixels = np.stack([self._sized(path, size) for path in paths])
+        image = torch.from_numpy(pixels).to(like.device)
+        return image.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
+
+    def _sized(self, path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+        key = (path, *size)
+        if key in self._cache:
+            return self._cache[key]
+        image = resized_image(path, size)
+        if (len(self._cache) + 1) * image.nbytes <= self.max_memory:
+            self._cache[key] = image
+        return image
+
+    def drawn_source(self, image: Tensor, generator: Generator) -> Tensor:
+        size = (image.shape[-2], image.shape[-1])
+        return self._stacked(self._picked(len(image), generator), size, image)
+
+    def __call__(
+        self,
+        image: Tensor,
+        *,
+        foreground: Tensor | None = None,
+        source: Tensor | None = None,
+        generator: Generator,
+    ) -> Synthetic:
+        if not self.from_files:
+            return super().__call__(
+                image, foreground=foreground, source=source, generator=generator
+            )
+        count, size = len(image), (image.shape[-2], image.shape[-1])
+        paths = self._picked(count, generator)
+        mask = self._stacked([mask_path(path) for path in paths], size, image)[:, :1] > 0
+        mask &= self.applied(count, generator).view(-1, 1, 1, 1)
+        if foreground is not None:
+            mask &= foreground
+        if source is None:
+            source = self._stacked(paths, size, image)
+        low, high = self.opacity
+        opacity = low + (high - low) * uniform(generator, count)
+        made = composed(image, source, mask, opacity, truncate=self.truncate)
+        return Synthetic(made, mask, opacity, mask.flatten(1).any(1))

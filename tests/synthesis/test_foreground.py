@@ -1,0 +1,97 @@
+"""Foreground presets against the stored references, morphology against scikit-image, the bank."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adbench.errors import UserError
+from adbench.synthesis.foreground import ForegroundBank
+from adbench.synthesis.foreground_presets import (
+    RULES,
+    closed,
+    foreground_rule,
+    opened,
+    preset_foreground,
+)
+
+PUBLISHED = {"mvtec": 15, "visa": 12, "mpdd": 6, "btad": 3}
+
+
+@pytest.mark.shared
+def test_preset_judge(shared):
+    with np.load(shared / "judges/methods/realnet/synth.npz") as stored:
+        image = stored["image"].astype(np.uint8)
+        names = [key[3:] for key in stored.files if key.startswith("fg_")]
+        assert len(names) == 10
+        for name in names:
+            data_set, _, category = name.partition("_")
+            found = foreground_rule(data_set, category)(image)
+            assert np.array_equal(found, stored[f"fg_{name}"] > 0), name
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 15), st.integers(0, 1000))
+def test_even_squares_do_not_shift(side, seed):
+    from skimage.morphology import closing, opening
+
+    noise = np.random.default_rng(seed).random((40, 33))
+    mask = (cv2.GaussianBlur(noise, (0, 0), 2) > 0.5).astype(np.uint8)
+    square = np.ones((side, side), np.uint8)
+    assert np.array_equal(closed(mask, side), closing(mask, square))
+    assert np.array_equal(opened(mask, side), opening(mask, square))
+
+
+@pytest.mark.parametrize(("preset", "count"), PUBLISHED.items())
+def test_presets_cover_every_category(preset, count):
+    assert len(RULES[preset]) == count
+
+
+def test_a_preset_works_at_any_size():
+    y, x = np.mgrid[:100, :140]
+    disc = ((y - 50) ** 2 + (x - 70) ** 2 < 35**2)[..., None]
+    image = np.where(disc, 200, 30).astype(np.uint8).repeat(3, -1)
+    found = preset_foreground(image, "mvtec", "pill")
+    assert found.shape == (100, 140)
+    assert (found == disc[..., 0]).mean() > 0.98
+    assert preset_foreground(image, "mvtec", "carpet").all()
+
+
+def test_unknown_presets_and_categories_are_named():
+    with pytest.raises(UserError, match="did you mean 'mvtec'"):
+        ForegroundBank("preset", preset="mvtecc")
+    with pytest.raises(UserError, match="did you mean 'bottle'"):
+        foreground_rule("mvtec", "botle")
+    with pytest.raises(UserError, match="did you mean 'otsu'"):
+        ForegroundBank("otsuu")
+
+
+def test_a_bank_of_files_is_the_ceiling_of_the_resized_mask(datamodule, tmp_path):
+    folder = tmp_path / "disc"
+    folder.mkdir()
+    for sample in [*datamodule.train_samples, *datamodule.val_samples]:
+        mask = np.zeros((128, 128), np.uint8)
+        mask[41:80, 40:81] = 255
+        cv2.imwrite(str(folder / f"{sample.image.stem}.png"), mask)
+    bank = ForegroundBank("files", str(tmp_path))
+    bank.prepare(datamodule)
+    found = bank.masks(torch.tensor([2, 0]))
+    assert found.shape == (2, 1, 64, 64)
+    assert found[0, 0].sum() == 20 * 21  # rows 20.5..39, columns 20..40.5 of 64, rounded outwards
+    assert bank.masks(torch.tensor([2]), "val").shape == (1, 1, 64, 64)
+    (folder / "003.png").unlink()
+    with pytest.raises(UserError, match=r"003\.png"):
+        ForegroundBank("files", str(tmp_path)).prepare(datamodule)
+
+
+def test_textures_and_none(datamodule):
+    everywhere = ForegroundBank("otsu", everywhere=["disc"])
+    everywhere.prepare(datamodule)
+    assert everywhere.masks(torch.arange(3)).all()
+    nothing = ForegroundBank("none")
+    nothing.prepare(datamodule)
+    assert nothing.masks(torch.arange(3)) is None
