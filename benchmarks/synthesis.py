@@ -49,8 +49,9 @@ def fill(synthesizer: Synthesizer, size: tuple[int, int]) -> float:
 
 
 def main() -> int:
-    side, batch = (int(v) for v in [*sys.argv[1:3], 256, 16][:2])
-    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 5.0
+    given = [float(value) for value in sys.argv[1:]]
+    side, batch, seconds = [*given, *(256, 16, 5.0)[len(given) :]]
+    side, batch = int(side), int(batch)
     image = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
     print(f"{side} px, batch {batch}, {torch.get_num_threads()} threads")
     rate = 0.0

@@ -15,6 +15,7 @@ VERBS = {
     "train": ("adbench.cli.train", "compose, train, test, write a run folder"),
     "test": ("adbench.cli.test", "test a finished run again: run=FOLDER"),
     "sweep": ("adbench.cli.sweep", "many cells in one table: key=a,b,c ..."),
+    "synthesize": ("adbench.cli.synthesize", "write synthetic anomalies and their masks"),
     "data": ("adbench.cli.data", "check | list: what is on disk, what is known"),
     "runs": ("adbench.cli.runs", "list finished and interrupted runs"),
     "distill": ("adbench.cli.distill", "train the network behind backbone=bundled"),

@@ -18,8 +18,8 @@ Operation = Callable[[Tensor, Generator], Tensor]
 
 def grey(image: Tensor) -> Tensor:
     """Return luminance [B, 1, H, W] of RGB [B, 3, H, W]."""
-    weight = image.new_tensor(_GREY).view(1, 3, 1, 1)
-    return (image * weight).sum(1, keepdim=True)
+    red, green, blue = image.split(1, 1)
+    return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
 
 
 def _factor(image: Tensor, generator: Generator, low: float = 0.8, high: float = 1.2) -> Tensor:
@@ -29,7 +29,7 @@ def _factor(image: Tensor, generator: Generator, low: float = 0.8, high: float =
 def contrast(image: Tensor, generator: Generator) -> Tensor:
     """Scale differences from the mean luminance by 0.8..1.2."""
     mean = grey(image).mean((2, 3), keepdim=True)
-    return (mean + (image - mean) * _factor(image, generator)).clamp(0, 1)
+    return torch.lerp(mean, image, _factor(image, generator)).clamp_(0, 1)
 
 
 def brightness(image: Tensor, generator: Generator) -> Tensor:
@@ -39,8 +39,7 @@ def brightness(image: Tensor, generator: Generator) -> Tensor:
 
 def saturation_and_hue(image: Tensor, generator: Generator) -> Tensor:
     """Scale differences from grey by 0.8..1.2, turn the hue by up to 0.2 of a circle."""
-    base = grey(image)
-    vivid = (base + (image - base) * _factor(image, generator)).clamp(0, 1)
+    vivid = torch.lerp(grey(image), image, _factor(image, generator)).clamp_(0, 1)
     return _hue_turned(vivid, 0.4 * uniform(generator, len(image), 1, 1) - 0.2)
 
 
@@ -68,11 +67,12 @@ def from_hue(hue: Tensor, chroma: Tensor, value: Tensor) -> Tensor:
     """Return RGB [B, 3, H, W] of hue in circles (any real), chroma and value [B, H, W]."""
     sector = hue * 6
 
-    def channel(n: float) -> Tensor:
-        k = (sector + n).remainder_(6)
-        return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
-
-    return torch.stack([channel(5), channel(3), channel(1)], 1)
+    result = value.new_empty(len(value), 3, *value.shape[1:])
+    for place, shift in enumerate((5, 3, 1)):
+        k = (sector + shift).remainder_(6)
+        ramp = torch.minimum(k, 4 - k).clamp_(0, 1)
+        torch.addcmul(value, chroma, ramp, value=-1, out=result[:, place])
+    return result
 
 
 def mirrored(image: Tensor, generator: Generator) -> Tensor:  # noqa: ARG001
@@ -113,10 +113,8 @@ def equalised(image: Tensor, generator: Generator) -> Tensor:  # noqa: ARG001
 
 
 def turned(image: Tensor, generator: Generator) -> Tensor:
-    """Rotate by up to 45 degrees either way, black corners."""
-    degrees = 90 * uniform(generator, len(image)) - 45
-    flat = image.flatten(0, 1)
-    return rotated(flat, degrees.repeat_interleave(image.shape[1])).view_as(image)
+    """Rotate by up to 45 degrees either way, nearest pixel, black corners."""
+    return rotated(image, 90 * uniform(generator, len(image)) - 45, "nearest")
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -165,7 +163,6 @@ def jittered(image: Tensor, generator: Generator, amount: float) -> Tensor:
     low, high = 1 - amount, 1 + amount
     bright = (image * _factor(image, generator, low, high)).clamp(0, 1)
     mean = grey(bright).mean((2, 3), keepdim=True)
-    crisp = (mean + (bright - mean) * _factor(image, generator, low, high)).clamp(0, 1)
-    base = grey(crisp)
-    vivid = (base + (crisp - base) * _factor(image, generator, low, high)).clamp(0, 1)
+    crisp = torch.lerp(mean, bright, _factor(image, generator, low, high)).clamp_(0, 1)
+    vivid = torch.lerp(grey(crisp), crisp, _factor(image, generator, low, high)).clamp_(0, 1)
     return _hue_turned(vivid, amount * (2 * uniform(generator, len(image), 1, 1) - 1))

@@ -50,25 +50,26 @@ def _axis(cells: Tensor, length: int, points: int) -> tuple[Tensor, Tensor]:
     return weight, weight * (place[..., None] - lattice)
 
 
-def rotated(values: Tensor, degrees: Tensor) -> Tensor:
-    """Return maps [B, H, W] turned clockwise on the screen by ``degrees`` [B] about the centre.
+def rotated(values: Tensor, degrees: Tensor, mode: str = "bilinear") -> Tensor:
+    """Return maps turned clockwise on the screen about their centre, zero outside.
 
-    Bilinear, zero outside.
+    Args:
+        values: [B, H, W] or [B, C, H, W] float.
+        degrees: [B].
+        mode: ``bilinear`` or ``nearest``.
     """
     height, width = values.shape[-2:]
-    radians = torch.deg2rad(degrees)
-    cos, sin = radians.cos()[:, None, None], radians.sin()[:, None, None]
+    radians = torch.deg2rad(degrees).to(values)
+    cos, sin = radians.cos()[:, None], radians.sin()[:, None]
     y = torch.arange(height, device=values.device, dtype=values.dtype) - (height - 1) / 2
     x = torch.arange(width, device=values.device, dtype=values.dtype) - (width - 1) / 2
-    source_x = cos * x[None, None] + sin * y[None, :, None]
-    source_y = cos * y[None, :, None] - sin * x[None, None]
-    grid = torch.stack(
-        [source_x / max((width - 1) / 2, 0.5), source_y / max((height - 1) / 2, 0.5)], -1
-    )
-    turned = functional.grid_sample(
-        values[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True
-    )
-    return turned[:, 0]
+    across, down = max((width - 1) / 2, 0.5), max((height - 1) / 2, 0.5)
+    grid = values.new_empty(len(values), height, width, 2)
+    torch.add((sin * y / across)[:, :, None], (cos * x / across)[:, None], out=grid[..., 0])
+    torch.sub((cos * y / down)[:, :, None], (sin * x / down)[:, None], out=grid[..., 1])
+    maps = values[:, None] if values.dim() == 3 else values
+    turned = functional.grid_sample(maps, grid, mode=mode, padding_mode="zeros", align_corners=True)
+    return turned.view_as(values)
 
 
 def uniform(generator: Generator, *shape: int) -> Tensor:

@@ -71,7 +71,7 @@ def test_a_whole_optimiser_step_equals_the_release(shared, case, step):
         torch.optim.AdamW(head.discriminator.parameters(), 2e-4),
     ]
     loss, parts = step(head, normal, local, inputs, keys)
-    assert float(loss) == pytest.approx(float(judge["loss_total"]), abs=1e-5)
+    assert loss.item() == pytest.approx(float(judge["loss_total"]), abs=1e-5)
     assert float(parts["las"]) == pytest.approx(float(judge["focal_value"]), abs=1e-5)
     noise = {"b1"} if spherical else {"b1", "bA"}
     parameters = dict(head.named_parameters())
@@ -233,3 +233,18 @@ def test_discriminator_equals_the_release(shared):
         ("running_var_after", norm.running_var),
     ):
         assert torch.allclose(value, get(name), atol=1e-5), name
+
+
+@pytest.mark.parametrize("hidden", [16, 64], ids=["hidden_space", "feature_space"])
+def test_bfloat16_directions_stay_near(small, hidden):
+    head, normal, local = small(7, hidden)
+    other = copy.deepcopy(head)
+    inputs = StepInputs(torch.randn(72, 24).double() * 0.15, (torch.rand(72) < 0.2).double(), None)
+    found = [
+        fast(
+            owner, normal, local, inputs, StepKeys(GasKeys(sigma=0.15, bf16=bf16), LossKeys(), True)
+        )
+        for owner, bf16 in ((head, False), (other, True))
+    ]
+    assert float(found[0][0]) == pytest.approx(float(found[1][0]), abs=1e-4)
+    assert float(found[0][0]) != float(found[1][0])
