@@ -19,7 +19,7 @@ def usage() -> str:
     """Return the text of ``adbench synthesize --help``."""
     return group_help(
         "adbench synthesize synthesis=NAME dataset=NAME n=1000 [out=FOLDER]",
-        "Writes synthetic images with masks in MVTec's layout, manifest.jsonl and a contact sheet.\n"
+        "Writes synthetic images with masks in MVTec's layout, manifest and contact sheet.\n"
         "The same command goes on where it stopped; a larger n extends a smaller one.\n"
         "       adbench synthesize run=SDAS_RUN n=1000 synthesis.strength=[0.1,0.2] [out=FOLDER]\n"
         "draws a pool of whole pictures from a trained SDAS run instead.",

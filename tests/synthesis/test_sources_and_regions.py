@@ -36,7 +36,7 @@ def test_composition_judge(shared, opacity):
     mask = arrays["mask"][None, None] > 0
     found = composed(image, source, mask, torch.tensor([float(opacity)]), truncate=True)
     difference = (found[0].permute(1, 2, 0) * 255).round() - wanted
-    exact = (1 - float(opacity)) * arrays["image"].double() + float(opacity) * arrays["source"]
+    exact = torch.lerp(*(arrays[k].double() for k in ("image", "source")), float(opacity))
     whole = (exact - exact.round()).abs() < 1e-6  # there the reference's own rounding decides
     assert not difference[~whole].any()
     assert difference.abs().max() <= 1
