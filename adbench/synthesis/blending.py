@@ -55,6 +55,8 @@ def nonempty_masks(
         tries: draws after which an empty mask stays empty.
     """
     found: Tensor | None = None
+    if foreground is not None:
+        foreground = foreground.to(generator.device)
     empty = torch.arange(count, device=generator.device)
     for _ in range(tries):
         mask = draw(len(empty))

@@ -90,6 +90,8 @@ class _Pasting(ForegroundSynthesizer):
     ) -> Synthetic:
         count, size = len(image), (image.shape[-2], image.shape[-1])
         source = jittered(image if source is None else source, generator, self.jitter)
+        if foreground is not None:
+            foreground = foreground.to(image.device)
         made, mask = image.clone(), torch.zeros_like(image[:, :1], dtype=torch.bool)
         rows = self.applied(count, generator).nonzero()[:, 0]
         for _ in range(self.tries):

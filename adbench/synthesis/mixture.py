@@ -119,4 +119,4 @@ def _channel(foreground: Tensor | None, number: int, rows: Tensor) -> Tensor | N
     if foreground is None:
         return None
     channel = number if foreground.shape[1] > 1 else 0
-    return foreground[rows, channel : channel + 1]
+    return foreground.to(rows.device)[rows, channel : channel + 1]

@@ -147,7 +147,7 @@ class Pool(PerlinBlend):
         mask = self._stacked([mask_path(path) for path in paths], size, image)[:, :1] > 0
         mask &= self.applied(count, generator).view(-1, 1, 1, 1)
         if foreground is not None:
-            mask &= foreground
+            mask &= foreground.to(mask.device)
         if source is None:
             source = self._stacked(paths, size, image)
         low, high = self.opacity

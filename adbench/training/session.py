@@ -151,6 +151,7 @@ class _Session:
             datamodule = build_datamodule(self.keys, samples)
         with self._timed("build"):
             module = build_module(self.config, self.keys)
+            module.to(_device(self.keys.hardware.accelerator))  # stages and caches run there too
         check_requirements(module.requirements(len(datamodule.train_samples)), self.keys, samples)
         self._introduce(datamodule, module)
         if self._stages(datamodule, module):

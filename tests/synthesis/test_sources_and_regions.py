@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from adbench.errors import UserError
 from adbench.synthesis import draem_augmentations as ten
@@ -14,9 +17,12 @@ from adbench.synthesis.blending import composed, nonempty_masks
 from adbench.synthesis.cutpaste import CutPaste, CutPasteScar, Pieces, pasted, placed_centres
 from adbench.synthesis.draem import Draem
 from adbench.synthesis.memseg import MemSeg, shuffled_cells
-from adbench.synthesis.mixture import Mixture
+from adbench.synthesis.mixture import Mixture, built
 from adbench.synthesis.nsa import CATEGORIES, Nsa, PatchKeys, _cloned, changed_pixels
 from adbench.synthesis.pool import Pool
+from adbench.synthesis.sdas import SdasPool
+
+CONF = Path(__file__).parents[2] / "conf" / "synthesis"
 
 
 def generator(seed=0):
@@ -330,3 +336,16 @@ def test_each_part_of_a_mixture_has_its_own_foreground(datamodule):
     texture = made.strength < 1
     assert not (made.mask[texture] & ~masks[texture, :1]).any()
     assert (made.mask[~texture] & ~masks[~texture, :1]).any()
+
+
+def test_sdas_carries_what_stages_need_and_reads_their_pool(tmp_path):
+    from adbench.diffusion.fitting import FitKeys
+    from adbench.diffusion.pool import PoolKeys
+
+    section = yaml.safe_load((CONF / "sdas.yaml").read_text())
+    sdas = built("sdas", section)
+    assert sdas.own_stages
+    assert FitKeys(**sdas.fit_keys).size == 64
+    assert PoolKeys(**sdas.pool_keys).bounds == (0.1, 0.2)
+    assert PoolKeys(**SdasPool(strength=0.5).pool_keys).bounds == (0.5, 0.5)
+    assert not SdasPool(root=str(tmp_path)).own_stages
