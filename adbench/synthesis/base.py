@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Generator, Tensor
@@ -28,7 +29,13 @@ class Synthetic(NamedTuple):
 
 
 class Synthesizer(ABC):
-    """Makes anomalous images out of normal ones, a batch at a time, on the input's device."""
+    """Makes anomalous images out of normal ones, a batch at a time, on the input's device.
+
+    Attributes:
+        stage_folder: where the run's finished stages lie; set by whoever runs them.
+    """
+
+    stage_folder: Path | None = None
 
     @abstractmethod
     def __call__(

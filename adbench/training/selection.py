@@ -34,7 +34,8 @@ def validation_signal(
     for number, batch in enumerate(datamodule.val_batches()):
         image = batch.image.to(module.device)
         generator = seeded_generator(module.device, module.seed, _STREAM, number)
-        made = synthesis(image, generator=generator)
+        foreground = synthesis.foreground_masks(batch.index.to(module.device), "val")
+        made = synthesis(image, foreground=foreground, generator=generator)
         for pictures, masks in ((image, torch.zeros_like(made.mask)), (made.image, made.mask)):
             prediction = module.detector(pictures)
             scores += prediction.score.float().cpu().tolist()

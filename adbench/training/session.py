@@ -197,6 +197,9 @@ class _Session:
     def _stages(self, datamodule: DataModule, module: AnomalyModule) -> bool:
         """Run the method's stages; return whether the run ends with them."""
         module.stage_folder = self.folder / "stages"
+        synthesis = getattr(module, "synthesis", None)
+        if synthesis is not None:
+            synthesis.stage_folder = module.stage_folder
         stages = module.stages()
         only, until = self.config["stage"], self.config["until"]
         force = self.config["force"] if isinstance(self.config["force"], str) else None
@@ -283,6 +286,8 @@ class _Session:
             synthesis = build_synthesis(self._validation_synthesis())
             assert synthesis is not None
             held_out = datamodule.without_test()
+            synthesis.stage_folder = self.folder / "stages"
+            synthesis.prepare(held_out)
             found.append(
                 Selection(
                     "validation",

@@ -12,6 +12,8 @@ from torch import Tensor
 from adbench.backbones.extractor import FeatureExtractor
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
+from adbench.diffusion.fitting import FitKeys, sdas_stages
+from adbench.diffusion.pool import PoolKeys
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
 from adbench.methods.realnet.blocks import blocks_of, kept_dims
@@ -149,8 +151,7 @@ class RealNetModule(AnomalyModule):
 
     def stages(self) -> list[Stage]:
         """Return the synthesizer's own stages, where it has any, and the selection."""
-        own = getattr(self.synthesis, "stages", None)
-        before: list[Stage] = list(own()) if callable(own) else []
+        before = self._pool_stages()
         config = {
             "afs": {name: getattr(self.afs, name) for name in self.afs.__slots__},
             "blocks": self.detector.config["blocks"],
@@ -162,6 +163,14 @@ class RealNetModule(AnomalyModule):
         }
         inputs = tuple(stage.name for stage in before)
         return [*before, Stage("afs", self._run_afs, config, inputs)]
+
+    def _pool_stages(self) -> list[Stage]:
+        """Return ``sdas`` and ``pool`` where the synthesizer's pool is made in this run."""
+        source: Any = self.synthesis
+        if not getattr(source, "own_stages", False):
+            return []
+        fit, pool = FitKeys(**source.fit_keys), PoolKeys(**source.pool_keys)
+        return sdas_stages(fit, pool, seed=self.seed, device=self.device.type)
 
     def _run_afs(self, context: StageContext) -> None:
         self._synthesizer().prepare(context.datamodule)
@@ -312,6 +321,6 @@ def _plain(values: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _described(synthesis: Synthesizer | None) -> dict[str, Any]:
     """Return class and plain attributes, by which a selection knows that its draws changed."""
-    plain = (int, float, str, tuple, list, Path)
+    plain = (int, float, str, tuple, list, dict, Path)
     values = {k: v for k, v in vars(synthesis).items() if isinstance(v, plain)}
     return {"kind": type(synthesis).__name__, **values}
