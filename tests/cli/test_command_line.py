@@ -129,7 +129,7 @@ def test_the_readme_names_verbs_and_options_that_exist():
     text = (REPOSITORY / "README.md").read_text()
     for verb in re.findall(r"`adbench ([a-z]+)", text):
         assert verb in VERBS, verb
-    for group in ("model", "dataset", "backbone", "hardware"):
+    for group in ("model", "dataset", "synthesis", "backbone", "hardware"):
         row = next(line for line in text.splitlines() if line.startswith(f"| `{group}`"))
         for name in re.findall(r"[a-z0-9_]+", row.split("|")[2].split("(")[0]):
             assert name in options(group), name
