@@ -31,10 +31,9 @@ from adbench.methods.glass.settings import (
     GasKeys,
     LossKeys,
     OptimiserKeys,
-    chosen,
-    section,
 )
 from adbench.methods.glass.weights import load_head, read_checkpoint
+from adbench.methods.keys import chosen, section
 from adbench.synthesis.base import Synthesizer
 
 if TYPE_CHECKING:

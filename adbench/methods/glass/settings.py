@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
-from adbench.errors import UserError, nearest
-
-Keys = TypeVar("Keys")
+from adbench.errors import UserError
+from adbench.methods.keys import chosen
 
 HYPOTHESES = ("manifold", "hypersphere", "auto", "opposite")
 CENTRES = ("position", "scalar", "code")
 BN_STATS = ("code", "once", "recalibrate")
 AGGREGATIONS = ("code", "paper")
-
-
-def section(kind: type[Keys], values: Mapping[str, Any] | None, name: str) -> Keys:
-    """Return ``kind`` made of a section of the model's configuration.
-
-    Raises:
-        UserError: the section holds a key that ``kind`` does not know.
-    """
-    known = [item.name for item in fields(kind)]  # type: ignore[arg-type]
-    for key in values or {}:
-        if key not in known:
-            raise UserError(f"no key '{key}' in model.{name}{nearest(str(key), known)}")
-    return kind(**dict(values or {}))
-
-
-def chosen(value: str, known: Sequence[str], key: str) -> str:
-    """Return ``value``.
-
-    Raises:
-        UserError: it is none of ``known``.
-    """
-    if value not in known:
-        names = ", ".join(known)
-        raise UserError(f"model.{key}={value}: choose one of {names}{nearest(str(value), known)}")
-    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,16 @@ from torch import Tensor, nn
 
 from adbench.backbones.extractor import FeatureExtractor
 from adbench.methods.base import Detector, Prediction
+from adbench.methods.keys import section
 from adbench.methods.realnet.blocks import Block, BlockFeatures, upsampled
 from adbench.methods.realnet.discriminator import Discriminator
 from adbench.methods.realnet.reconstruction import reconstruction_network
 from adbench.methods.realnet.residuals import ResidualSelection
-from adbench.methods.realnet.settings import ReconstructionKeys, RrsKeys, ScoreKeys, section
+from adbench.methods.realnet.settings import (
+    ReconstructionKeys,
+    RrsKeys,
+    ScoreKeys,
+)
 
 
 def image_score(probability: Tensor, window: int) -> Tensor:

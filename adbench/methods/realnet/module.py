@@ -16,6 +16,7 @@ from adbench.diffusion.fitting import FitKeys, sdas_stages
 from adbench.diffusion.pool import PoolKeys
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
+from adbench.methods.keys import chosen, section
 from adbench.methods.realnet.blocks import blocks_of, kept_dims
 from adbench.methods.realnet.cache import NormalFeatures
 from adbench.methods.realnet.choice import (
@@ -36,8 +37,6 @@ from adbench.methods.realnet.settings import (
     CacheKeys,
     LossKeys,
     ReconstructionKeys,
-    chosen,
-    section,
 )
 from adbench.runs.stages import Stage, StageContext
 from adbench.synthesis.base import Synthesizer

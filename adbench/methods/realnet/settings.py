@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
-from adbench.errors import UserError, nearest
-
-T = TypeVar("T")
+from adbench.errors import UserError
+from adbench.methods.keys import chosen
 
 ARCHITECTURES = ("A", "B", "C")
-
-
-def section(kind: type[T], values: Mapping[str, Any] | None, name: str) -> T:
-    """Return ``kind`` built from a section of the model's configuration.
-
-    Raises:
-        UserError: the section holds a key that ``kind`` does not know.
-    """
-    known = [item.name for item in fields(kind)]  # type: ignore[arg-type]
-    plain = dict(values or {})
-    for key in plain:
-        if key not in known:
-            raise UserError(f"no key '{key}' in model.{name}{nearest(str(key), known)}")
-    return kind(**{key: _frozen(value) for key, value in plain.items()})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def chosen(value: Any, known: tuple[str, ...], key: str) -> None:
-    """Raise UserError unless ``value`` is one of ``known``."""
-    if value not in known:
-        raise UserError(
-            f"model.{key}={value}: choose one of {', '.join(known)}{nearest(str(value), known)}"
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,19 @@ from torch.nn import functional as F
 from adbench.backbones.extractor import FeatureExtractor
 from adbench.errors import UserError
 from adbench.methods.base import Detector, Prediction
+from adbench.methods.keys import section
 from adbench.methods.ulsad.attention import attention_weights, positions
 from adbench.methods.ulsad.autoencoder import GlobalAutoencoder
 from adbench.methods.ulsad.features import FeaturePooling
 from adbench.methods.ulsad.losses import distance_map
 from adbench.methods.ulsad.maps import blurred_upsample, normalised
 from adbench.methods.ulsad.reconstruction import ReconstructionNetwork
-from adbench.methods.ulsad.settings import AutoencoderKeys, FrnKeys, LossKeys, MapKeys, section
+from adbench.methods.ulsad.settings import (
+    AutoencoderKeys,
+    FrnKeys,
+    LossKeys,
+    MapKeys,
+)
 
 STRIDE = 8
 

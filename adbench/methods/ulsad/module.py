@@ -16,6 +16,7 @@ from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
 from adbench.errors import UserError, nearest
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
+from adbench.methods.keys import section
 from adbench.methods.ulsad.attention import KERNELS, attended, attention_peak
 from adbench.methods.ulsad.autoencoder import MULTIPLE, SMALLEST
 from adbench.methods.ulsad.detector import UlsadDetector
@@ -27,7 +28,10 @@ from adbench.methods.ulsad.losses import (
     total,
 )
 from adbench.methods.ulsad.maps import quantiles
-from adbench.methods.ulsad.settings import CacheKeys, LossKeys, section
+from adbench.methods.ulsad.settings import (
+    CacheKeys,
+    LossKeys,
+)
 from adbench.synthesis.base import Synthesizer
 
 SMALLEST_BATCH = 4  # the bottleneck's batch statistics rest on one value per image

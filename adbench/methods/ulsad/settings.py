@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
-from adbench.errors import UserError, nearest
-
-T = TypeVar("T")
-
-
-def section(kind: type[T], values: Mapping[str, Any] | None, name: str) -> T:
-    """Return ``kind`` built from a section of the model's configuration.
-
-    Raises:
-        UserError: the section holds a key that ``kind`` does not know.
-    """
-    known = [item.name for item in fields(kind)]  # type: ignore[arg-type]
-    for key in values or {}:
-        if key not in known:
-            raise UserError(f"no key '{key}' in model.{name}{nearest(str(key), known)}")
-    return kind(**dict(values or {}))
-
-
-def _chosen(value: Any, known: tuple[str, ...], key: str) -> None:
-    if value not in known:
-        hint = nearest(str(value), known)
-        raise UserError(f"model.{key}={value}: choose one of {', '.join(known)}{hint}")
+from adbench.errors import UserError
+from adbench.methods.keys import chosen
 
 
 def _share(value: float, key: str) -> None:
@@ -46,10 +24,10 @@ class FrnKeys:
     order: str = "conv_bn_act"
 
     def __post_init__(self) -> None:
-        _chosen(self.out_act, ("relu", "none"), "frn.out_act")
-        _chosen(self.conv3_act, ("relu", "none"), "frn.conv3_act")
-        _chosen(self.activation, ("relu", "leaky_relu"), "frn.activation")
-        _chosen(self.order, ("conv_bn_act", "conv_act_bn"), "frn.order")
+        chosen(self.out_act, ("relu", "none"), "frn.out_act")
+        chosen(self.conv3_act, ("relu", "none"), "frn.conv3_act")
+        chosen(self.activation, ("relu", "leaky_relu"), "frn.activation")
+        chosen(self.order, ("conv_bn_act", "conv_act_bn"), "frn.order")
         if self.mid is not None and (self.mid < 4 or self.mid % 4):
             raise UserError(f"model.frn.mid={self.mid}: a positive multiple of 4 is expected")
 
@@ -65,7 +43,7 @@ class AutoencoderKeys:
     eps: float = 1e-4
 
     def __post_init__(self) -> None:
-        _chosen(self.last_act, ("relu", "none"), "autoencoder.last_act")
+        chosen(self.last_act, ("relu", "none"), "autoencoder.last_act")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +59,7 @@ class LossKeys:
     detach: bool = False
 
     def __post_init__(self) -> None:
-        _chosen(self.global_term, ("none", "attention", "direct"), "loss.global_term")
+        chosen(self.global_term, ("none", "attention", "direct"), "loss.global_term")
         if self.local_global and self.global_term == "none":
             raise UserError(
                 "model.loss.local_global=true with global_term=none: nothing ties the autoencoder "
@@ -131,6 +109,6 @@ class CacheKeys:
     max_memory: int = 4 << 30
 
     def __post_init__(self) -> None:
-        _chosen(self.dtype, ("float16", "float32"), "cache.dtype")
+        chosen(self.dtype, ("float16", "float32"), "cache.dtype")
         if self.attention and not self.features:
             raise UserError("model.cache.attention=true needs model.cache.features=true")

@@ -11,7 +11,11 @@ from adbench.methods.glass.centre import feature_mean
 from adbench.methods.glass.hypothesis import bright_points, judge, mean_image, write_verdict
 from adbench.methods.glass.losses import focal_terms, hard_rows, las_loss, linear_quantile
 from adbench.methods.glass.projection import clamp_of, project
-from adbench.methods.glass.settings import GasKeys, LossKeys, section
+from adbench.methods.glass.settings import (
+    GasKeys,
+    LossKeys,
+)
+from adbench.methods.keys import section
 
 
 @pytest.mark.shared

@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from adbench.errors import UserError
+from adbench.methods.keys import section
 from adbench.methods.realnet.detector import image_score
 from adbench.methods.realnet.discriminator import Discriminator
 from adbench.methods.realnet.losses import reconstruction_loss, segmentation_loss
 from adbench.methods.realnet.reconstruction import reconstruction_network
-from adbench.methods.realnet.settings import ReconstructionKeys, RrsKeys, section
+from adbench.methods.realnet.settings import (
+    ReconstructionKeys,
+    RrsKeys,
+)
 from adbench.methods.realnet.weights import discriminator_state
 
 

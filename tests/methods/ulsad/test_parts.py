@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from adbench.backbones.feature_cache import FeatureCache
 from adbench.errors import UserError
+from adbench.methods.keys import section
 from adbench.methods.ulsad.attention import attended, attention_peak
 from adbench.methods.ulsad.autoencoder import GlobalAutoencoder
 from adbench.methods.ulsad.features import FeaturePooling, pool_channels
@@ -31,7 +32,6 @@ from adbench.methods.ulsad.settings import (
     FrnKeys,
     LossKeys,
     MapKeys,
-    section,
 )
 
 
