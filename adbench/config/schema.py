@@ -114,7 +114,6 @@ class HardwareKeys:
     precision: str = "32-true"
     threads: int = 2
     workers: int = 0
-    compile: bool = False
     deterministic: bool = True
 
 

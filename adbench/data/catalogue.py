@@ -235,7 +235,8 @@ def dataset_root(
 
     Args:
         name: the data set's name, for its page and for messages.
-        layout: its layout; ``demo`` needs no folder, it makes one below the cache folder.
+        layout: its layout; ``demo`` needs no folder, it makes one below the cache folder, and
+            ``folder`` starts from the current one.
         root: ``dataset.root``; replaces everything else. A file for layout ``csv``.
         folder: name below ``data_folder()`` where ``root`` is not given.
 
@@ -244,6 +245,8 @@ def dataset_root(
     """
     if layout == "demo":
         return Path(root).expanduser().absolute() if root else default_cache_folder() / "demo"
+    if layout == "folder" and root is None:
+        return Path.cwd()
     found = Path(root).expanduser().absolute() if root else data_folder() / (folder or name)
     if found.is_dir() or (layout == "csv" and found.is_file()):
         return found

@@ -236,16 +236,10 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[int]:
         sampler = SeededSampler(len(self.train_samples), self.seed, self.epoch_images)
-        return self._loader("train", sampler)
+        return self._loader(sampler)
 
-    def test_dataloader(self) -> DataLoader[int]:
-        return self._loader("test", None)
-
-    def predict_dataloader(self) -> DataLoader[int]:
-        return self._loader("test", None)
-
-    def _loader(self, name: str, sampler: Sampler[int] | None) -> DataLoader[int]:
-        reader = self._readers[name]
+    def _loader(self, sampler: Sampler[int]) -> DataLoader[int]:
+        reader = self._readers["train"]
         if self.workers:
             _ = reader.cache.pixels  # decoded once here, shared by forked workers
         return DataLoader(

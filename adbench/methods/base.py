@@ -13,7 +13,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adbench.data.batch import Batch
 from adbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -167,9 +166,6 @@ class AnomalyModule(lightning.LightningModule):
     def forward(self, image: Tensor) -> Prediction:
         prediction: Prediction = self.detector(image)
         return prediction
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        return self(batch.image)
 
 
 def seeded_generator(device: torch.device | str, *keys: int) -> torch.Generator:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,11 +86,3 @@ def weights_record(module: AnomalyModule) -> dict[str, Any]:
     backbone = getattr(module, "backbone", None) or getattr(module.detector, "backbone", None)
     record = getattr(backbone, "record", None)
     return dict(record) if record else {}
-
-
-def relative_to_cwd(path: Path) -> str:
-    """Return the path as the user would type it."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -12,7 +12,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from adbench.backbones.distill import distill
-from adbench.backbones.distill.__main__ import _parsed, main
 from adbench.backbones.distill.blocks import (
     chained_outputs,
     loaded_teacher,
@@ -27,6 +26,8 @@ from adbench.backbones.distill.formula import FormulaPretraining, class_member
 from adbench.backbones.distill.generated import MAKERS, generated_picture
 from adbench.backbones.distill.photographs import loaded_photographs, packaged_photographs
 from adbench.backbones.distill.recipe import Recipe, recipe_from
+from adbench.cli.main import main
+from adbench.config.compose import compose_config
 from adbench.errors import UserError
 
 TINY = {"batch_size": 2, "side": 32, "canvases": 3, "photographs": 0.0}
@@ -196,13 +197,10 @@ def test_recipes_refuse_what_they_do_not_know():
         recipe_from({"teacher": "x", "steps": "many"})
 
 
-def test_the_command_line_reads_numbers_and_answers_mistakes(capsys):
-    assert _parsed(["lr=2e-3", "steps=10", "teacher=a.pt", "minutes=null"]) == {
-        "lr": 2e-3,
-        "steps": 10,
-        "teacher": "a.pt",
-        "minutes": None,
-    }
-    assert main(["stepz=1"]) == 2
+def test_the_verb_takes_the_keys_of_the_recipe_with_the_same_defaults(capsys):
+    keys = compose_config("distill", [])
+    for name in ("folder", "device", "bfloat16", "threads"):
+        keys.pop(name)
+    assert recipe_from({**keys, "teacher": "x"}) == recipe_from({"teacher": "x"})
+    assert main(["distill", "stepz=1"]) == 2
     assert "did you mean 'steps'" in capsys.readouterr().err
-    assert main(["--help"]) == 0

@@ -102,3 +102,8 @@ def test_every_known_set_has_a_configuration():
     names = {path.stem for path in FILES}
     assert set(CATALOGUE) - {"dtd"} <= names
     assert names - set(CATALOGUE) == {"demo", "folder", "csv"}
+
+
+def test_own_folders_start_from_the_current_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert dataset_root("folder", layout="folder") == tmp_path

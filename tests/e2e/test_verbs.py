@@ -281,6 +281,20 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(data, tmp_path)
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
 
 
+def test_own_pictures_are_named_from_the_current_folder(data, tmp_path):
+    import shutil
+
+    shutil.copytree(data / "nut" / "train" / "good", tmp_path / "parts" / "good")
+    shutil.copytree(data / "nut" / "test" / "spot", tmp_path / "parts" / "bad")
+    words = ["dataset=folder", "dataset.image_size=24", "train.epochs=1", "model=toy", *TOY]
+    own = ["dataset.options.normal=parts/good", "dataset.options.abnormal=parts/bad"]
+    run = adbench("train", *words, *own, cwd=tmp_path, check=0)
+    found = metrics(tmp_path / last_line(run))
+    assert found["image"]["auroc"] == 1.0
+    assert found["pixel"]["auroc"] is None
+    assert "without a mask" in found["why"]["pixel.excluded"]
+
+
 def test_config_of_a_run_is_plain_yaml(trained):
     _, folder, _ = trained
     config = yaml.safe_load((folder / "config.yaml").read_text())

@@ -1,4 +1,4 @@
-"""The recipe behind ``backbone=bundled``: ``python -m adbench.backbones.distill key=value``."""
+"""The recipe behind ``backbone=bundled``: ``adbench distill key=value``."""
 
 from __future__ import annotations
 

@@ -48,11 +48,6 @@ class DefectRule:
     saturation: float
     relative: bool
 
-    def saturation_area(self, area: int) -> int:
-        """Return the pixels, 1..area, beyond which more overlap counts no more."""
-        pixels = int(self.saturation * area) if self.relative else int(self.saturation)
-        return max(1, min(pixels, area))
-
 
 @dataclass(frozen=True, slots=True)
 class Channel:
