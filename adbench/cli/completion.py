@@ -62,7 +62,7 @@ def completions(line: str) -> list[str]:
     ['train']
     """
     from adbench.cli.main import VERBS
-    from adbench.config.locate import groups, options
+    from adbench.config.locate import GROUPS, options
 
     words = line.split(" ")[1:] or [""]
     last = words[-1]
@@ -70,9 +70,9 @@ def completions(line: str) -> list[str]:
         known = list(VERBS)
     elif words[0] == "data" and len(words) == 2:
         known = ["check", "list"]
-    elif "=" in last and last.split("=")[0] in groups():
+    elif "=" in last and last.split("=")[0] in GROUPS:
         group = last.split("=")[0]
         known = [f"{group}={name}" for name in options(group)]
     else:
-        known = [*[f"{group}=" for group in groups()], *_KEYS]
+        known = [*[f"{group}=" for group in GROUPS], *_KEYS]
     return [word for word in known if word.startswith(last)]

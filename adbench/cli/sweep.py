@@ -29,12 +29,14 @@ def usage() -> str:
         (
             "seed=1,2,3                 several values make cells; ranges: seed=range(0,5)",
             "dataset.category=all       one cell per category",
+            "sweep=NAME                 rows of a paper's table, combined with all other values",
             "sweep.name=NAME            folder of the table",
             "sweep.jobs=1               cells at a time",
             "sweep.threads=N            torch threads per cell",
             "sweep.timeout_minutes=N    stop a cell after so long",
             "sweep.retry_failed=true    try failed cells again",
         ),
+        also=("sweep",),
     )
 
 
@@ -45,16 +47,19 @@ def run(words: Sequence[str]) -> int:
     from adbench.sweeps.grid import grid, split_overrides
     from adbench.sweeps.table import SweepTable
 
-    own = [word for word in arguments.overrides if word.startswith("sweep.")]
-    rest = [word for word in arguments.overrides if not word.startswith("sweep.")]
-    keys = compose_config("sweep", own)["sweep"]
+    own = [word for word in arguments.overrides if word.startswith(("sweep.", "sweep="))]
+    rest = [word for word in arguments.overrides if word not in own]
+    keys = compose_config("sweep", own, arguments.config_dir)["sweep"]
+    rows: dict[str, list[str]] = keys["rows"] or {}
     fixed, swept = split_overrides(parse_overrides(rest))
-    first = compose_config("train", [*fixed, *_first(swept)], arguments.config_dir)
+    for overrides in rows.values() or [[]]:
+        chosen = [*fixed, *overrides, *_first(swept)]
+        first = compose_config("train", chosen, arguments.config_dir)
     fixed, swept = _categories_as_cells(fixed, swept, first)
-    if not swept:
+    if not swept and not rows:
         raise UserError("nothing to sweep: give a key several values, e.g. seed=1,2,3")
-    cells = grid(fixed, swept)
-    name = keys["name"] or hashlib.sha256("\n".join(rest).encode()).hexdigest()[:8]
+    cells = grid(fixed, swept, rows)
+    name = keys["name"] or _hash_of([*rest, *map(str, rows.items())])
     folder = Path(first["run"]["root"]) / "sweeps" / str(name)
     table = SweepTable(folder, cells)
     table.write()
@@ -64,6 +69,10 @@ def run(words: Sequence[str]) -> int:
     print(table.markdown())
     print(folder)
     return 1 if table.counts().get("failed") else 0
+
+
+def _hash_of(words: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
 
 
 def _first(swept: dict[str, list[str]]) -> list[str]:

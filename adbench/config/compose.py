@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adbench.config.locate import conf_folder, groups, options
+from adbench.config.locate import GROUPS, conf_folder, options
 from adbench.errors import UserError, nearest
 
 
@@ -73,7 +73,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Any]:
 
 
 def _is_group(override: Any) -> bool:
-    return override.key_or_group in groups()
+    return override.key_or_group in (*GROUPS, "sweep")
 
 
 def _refuse_sweeps(parsed: Sequence[Any]) -> None:

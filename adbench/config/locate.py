@@ -24,11 +24,8 @@ def conf_folder() -> Path:
     raise UserError("the configuration files (adbench.conf) are not installed; reinstall adbench")
 
 
-def groups() -> list[str]:
-    """Return the names of the groups, in the order in which help shows them."""
-    first = ("model", "dataset", "synthesis", "backbone", "hardware", "experiment", "logger")
-    folder = conf_folder()
-    return [name for name in first if (folder / name).is_dir()]
+# in the order in which help shows them
+GROUPS = ("model", "dataset", "synthesis", "backbone", "hardware", "experiment", "logger")
 
 
 def options(group: str, extra: Path | None = None) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,15 +34,27 @@ def split_overrides(parsed: Sequence[Any]) -> tuple[list[str], dict[str, list[st
     return fixed, swept
 
 
-def grid(fixed: Sequence[str], swept: dict[str, list[str]]) -> list[Cell]:
+def grid(
+    fixed: Sequence[str],
+    swept: dict[str, list[str]],
+    rows: Mapping[str, Sequence[str]] | None = None,
+) -> list[Cell]:
     """Return all combinations, the last key varying fastest.
+
+    Args:
+        fixed: overrides of every cell.
+        swept: key -> values.
+        rows: name -> overrides, for what is no product: the rows of a paper's table. Each row is
+            combined with all combinations of ``swept`` and varies slowest.
 
     >>> [cell.values for cell in grid([], {"seed": ["1", "2"]})]
     [{'seed': '1'}, {'seed': '2'}]
     """
     cells = []
-    for combination in itertools.product(*swept.values()):
-        values = dict(zip(swept, combination, strict=True))
-        changed = [f"{key}={value}" for key, value in values.items()]
-        cells.append(Cell((*fixed, *changed), values))
+    for name, own in (rows or {"": ()}).items():
+        for combination in itertools.product(*swept.values()):
+            values = dict(zip(swept, combination, strict=True))
+            changed = [f"{key}={value}" for key, value in values.items()]
+            named = {"row": name} if rows else {}
+            cells.append(Cell((*fixed, *own, *changed), {**named, **values}))
     return cells

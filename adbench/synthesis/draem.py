@@ -42,5 +42,9 @@ class Draem(PerlinBlend):
 
     def drawn_source(self, image: Tensor, generator: Generator) -> Tensor:
         size = (image.shape[-2], image.shape[-1])
-        drawn = self.textures.draw(len(image), size, generator)
-        return augmented(drawn, generator, self.augmentations, TEN_OPERATIONS)
+        return self.textures.draw(
+            len(image),
+            size,
+            generator,
+            lambda drawn: augmented(drawn, generator, self.augmentations, TEN_OPERATIONS),
+        )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 METHODS = ("otsu", "preset", "files", "none")
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood", "weave")
 _SHARES = (0.05, 0.9)
+# Otsu's share of the variance that lies between both sides: 2/pi for one normal distribution, 3/4
+# for a uniform one. No more than that is no object before a background.
+_SEPARATION = 0.75
 
 
 def otsu_foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -30,10 +33,13 @@ def otsu_foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     Otsu's threshold on the blurred grey picture; the side that touches the border less is the
     object; gaps are closed and holes filled. Everything is foreground where that side covers
-    less than 5 % or more than 90 % of the picture: a texture, or an object that fills it.
+    less than 5 % or more than 90 % of the picture (an object that fills it), or where the sides
+    differ no more than the halves of a uniform distribution do (a texture).
     """
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 2)
     _, bright = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    if separation(grey, bright > 0) <= _SEPARATION:
+        return np.ones(grey.shape, dtype=bool)
     border = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
     side = bright if border.mean() <= 0.5 else 1 - bright
     width = max(min(image.shape[:2]) // 32, 3) | 1
@@ -44,6 +50,16 @@ def otsu_foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     if not _SHARES[0] <= filled.mean() <= _SHARES[1]:
         return np.ones(filled.shape, dtype=bool)
     return np.asarray(filled)
+
+
+def separation(values: NDArray[np.uint8], bright: NDArray[np.bool_]) -> float:
+    """Return the share (0..1) of the variance of ``values`` that lies between both sides."""
+    total = float(values.var())
+    share = float(bright.mean())
+    if total == 0 or not 0 < share < 1:
+        return 0.0
+    apart = float(values[bright].mean()) - float(values[~bright].mean())
+    return share * (1 - share) * apart * apart / total
 
 
 class ForegroundBank:

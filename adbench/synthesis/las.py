@@ -107,8 +107,12 @@ class Las(ForegroundSynthesizer):
         mask = self.masks(len(image), size, foreground, generator)
         mask &= self.applied(len(image), generator).view(-1, 1, 1, 1)
         if source is None:
-            source = self.textures.draw(len(image), size, generator)
-            source = augmented(source, generator, self.augmentations)
+            source = self.textures.draw(
+                len(image),
+                size,
+                generator,
+                lambda drawn: augmented(drawn, generator, self.augmentations),
+            )
         beta = self._transparency(len(image), generator)
         made = blended(image, source, mask, beta)
         return Synthetic(made, mask, 1 - beta, mask.flatten(1).any(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from torch import Generator, Tensor
 
 from adbench.data.images import images_in, read_image
 from adbench.errors import UserError, nearest
+from adbench.synthesis.augmentations import grey
 from adbench.synthesis.perlin import uniform
 
 if TYPE_CHECKING:
@@ -198,23 +200,72 @@ class TrainingTextures(TextureSource):
         return image
 
 
+class Textures:
+    """A source as synthesizers use it: augmented, in grey where all training images are grey.
+
+    A coloured defect on a grey picture is found by its colour alone, which no defect seen by
+    such a camera has; a network trained on it learns little else.
+
+    Args:
+        source: where textures come from.
+        colour: ``auto`` (grey where all training images are grey) or ``keep``.
+    """
+
+    def __init__(self, source: TextureSource, colour: str = "auto") -> None:
+        if colour not in ("auto", "keep"):
+            raise UserError(f"synthesis.textures.colour={colour}: choose auto, keep")
+        self.source, self.colour = source, colour
+        self.grey = False
+
+    def prepare(self, datamodule: DataModule) -> None:
+        """Look at the training images."""
+        self.source.prepare(datamodule)
+        self.grey = self.colour == "auto" and all(
+            is_grey(batch.image) for batch in datamodule.train_batches()
+        )
+
+    def draw(
+        self,
+        count: int,
+        size: tuple[int, int],
+        generator: Generator,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Return [count, 3, H, W] float32 in 0..1 on the generator's device."""
+        drawn = self.source.draw(count, size, generator)
+        if augment is not None:
+            drawn = augment(drawn)
+        return grey(drawn).expand_as(drawn) if self.grey else drawn
+
+
+def is_grey(image: Tensor) -> bool:
+    """Say whether the channels of images [B, 3, H, W] are equal at every pixel."""
+    return bool((image == image[:, :1]).all())
+
+
 def texture_source(
     source: str = "procedural",
     root: str | None = None,
     count: int = 512,
+    colour: str = "auto",
     max_memory: int = 1 << 30,
-) -> TextureSource:
+) -> Textures:
     """Return the source named by ``synthesis.textures``.
 
     Args:
         source: ``procedural``, ``folder`` or ``training``.
         root: of ``folder``.
         count: textures of ``procedural``.
+        colour: ``auto`` (grey where all training images are grey) or ``keep``.
         max_memory: bytes kept by ``folder``.
 
     Raises:
-        UserError: an unknown source, or a folder that is missing or empty.
+        UserError: an unknown source or colour, or a folder that is missing or empty.
     """
+    return Textures(_source(source, root, count, max_memory), colour)
+
+
+def _source(source: str, root: str | None, count: int, max_memory: int) -> TextureSource:
     names = ("procedural", "training", "folder")
     if source == "folder":
         if root is None:

@@ -16,7 +16,7 @@ from adbench.cli.console import text_table
 from adbench.cli.main import VERBS, main
 from adbench.cli.test import differing
 from adbench.config.compose import compose_config, parse_overrides
-from adbench.config.locate import groups, options
+from adbench.config.locate import GROUPS, options
 from adbench.errors import UserError
 from adbench.sweeps.grid import grid, split_overrides
 
@@ -54,7 +54,7 @@ def test_every_verb_has_a_help(verb, capsys):
 def test_help_names_groups_and_their_options(capsys):
     main(["train", "--help"])
     text = capsys.readouterr().out
-    for group in groups():
+    for group in GROUPS:
         assert group in text
     assert "glass" in text
     assert "dataset.root=" in text
@@ -98,6 +98,24 @@ def test_a_grid_is_every_combination():
     assert cells[0].overrides == ("a=1", "l=[1,2]", "b=1", "c=x")
     assert cells[-1].values == {"b": "2", "c": "z"}
     assert len(grid([], split_overrides(parse_overrides(["s=range(0,4)"]))[1])) == 4
+
+
+def test_rows_of_a_table_are_combined_with_the_grid():
+    cells = grid(["a=1"], {"seed": ["0", "1"]}, {"LAS": ["b=2", "c=3"], "all": []})
+    assert [cell.values for cell in cells] == [
+        {"row": row, "seed": seed} for row in ("LAS", "all") for seed in ("0", "1")
+    ]
+    assert cells[1].overrides == ("a=1", "b=2", "c=3", "seed=1")
+    assert cells[2].overrides == ("a=1", "seed=0")
+
+
+@pytest.mark.parametrize("name", options("sweep"))
+def test_every_stored_row_composes(name):
+    model = name.split("_")[0] if name.split("_")[0] in options("model") else "glass"
+    rows = compose_config("sweep", [f"sweep={name}"])["sweep"]["rows"]
+    assert len(rows) > 1
+    for overrides in rows.values():
+        compose_config("train", [f"model={model}", *overrides])
 
 
 def test_differences_between_metrics_are_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from torch.nn import functional
 
 from adbench.errors import UserError
 from adbench.synthesis.augmentations import OPERATIONS, augmented, equalised
-from adbench.synthesis.foreground import otsu_foreground
+from adbench.synthesis.draem import Draem
+from adbench.synthesis.foreground import otsu_foreground, separation
 from adbench.synthesis.las import Las, blended, combined
+from adbench.synthesis.memseg import MemSeg
 from adbench.synthesis.perlin import perlin_masks, perlin_noise, rotated
-from adbench.synthesis.textures import ProceduralTextures, texture_source
+from adbench.synthesis.textures import ProceduralTextures, is_grey, texture_source
 
 
 def generator(seed=0):
@@ -169,8 +172,33 @@ def test_foreground_of_a_disc_and_of_a_texture():
     found = otsu_foreground(image)
     assert (found & disc).sum() / (found | disc).sum() > 0.9
     noise = np.random.default_rng(0).integers(0, 255, (80, 80, 3)).astype(np.uint8)
-    assert otsu_foreground(np.full((80, 80, 3), 90, np.uint8)).all()
-    assert otsu_foreground(noise).mean() > 0.05
+    brushed = noise[:1].repeat(80, 0)
+    for texture in (np.full((80, 80, 3), 90, np.uint8), noise, brushed):
+        assert otsu_foreground(texture).all()
+
+
+def test_otsus_sides_of_known_distributions():
+    uniform, normal = np.arange(256, dtype=np.uint8), np.random.default_rng(0).normal(size=10**6)
+    bell = (128 + 20 * normal).round().astype(np.uint8)
+    assert separation(uniform, uniform >= 128) == pytest.approx(0.75, abs=1e-4)
+    assert separation(bell, bell >= 128) == pytest.approx(2 / np.pi, abs=2e-3)
+    assert separation(np.array([3, 9], np.uint8), np.array([False, True])) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("synthesizer", [Las, Draem, MemSeg])
+def test_textures_are_grey_where_all_training_images_are(synthesizer, datamodule, monkeypatch):
+    image = datamodule.train_images(torch.arange(8))
+    made = synthesizer()
+    made.prepare(datamodule)
+    assert not is_grey(made(image, generator=generator()).image)
+    flat = image[:, :1].expand_as(image).contiguous()
+    batch = next(datamodule.train_batches())
+    monkeypatch.setattr(datamodule, "train_batches", lambda: iter([replace(batch, image=flat)]))
+    made.textures.prepare(datamodule)
+    assert is_grey(made(flat, generator=generator()).image)
+    kept = synthesizer(textures={"colour": "keep"})
+    kept.textures.prepare(datamodule)
+    assert not is_grey(kept(flat, generator=generator()).image)
 
 
 def test_an_unknown_op_is_refused_with_the_nearest():
