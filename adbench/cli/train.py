@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adbench.cli.arguments import parsed_arguments
-from adbench.cli.console import METRIC_COLUMNS, metric_row, print_table, say
+from adbench.cli.console import METRIC_COLUMNS, figure, metric_row, print_table, say
 from adbench.cli.help import group_help
 from adbench.runs.files import read_json
 from adbench.runs.summary import mean_metrics, write_summary
@@ -51,6 +51,7 @@ def run(words: Sequence[str]) -> int:
         return 0
     found = {folder.parent.name: read_json(folder / "metrics.json") for folder in folders}
     show_metrics(found, plain=bool(config["plain"]))
+    _show_kinds(found, plain=bool(config["plain"]))
     _show_threshold(found)
     if len(folders) == 1:
         print(folders[0])
@@ -69,6 +70,20 @@ def show_metrics(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
     protocol = next(iter(found.values()))["protocol"]
     header = ["category", *[name for name, _, _ in METRIC_COLUMNS]]
     print_table(f"protocol={protocol}", header, rows, plain=plain)
+
+
+def _show_kinds(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
+    """Print logical and structural anomalies apart, where a data set tells them apart."""
+    rows = []
+    for name, metrics in found.items():
+        for kind, figures in metrics.get("by_kind", {}).items():
+            spro = metrics.get("spro", {}).get(kind, {})
+            row = metric_row(f"{name} {kind}", figures)
+            rows.append([*row, figure(spro.get("spro_05")), figure(spro.get("spro_30"))])
+    if rows:
+        columns = [name for name, _, _ in METRIC_COLUMNS]
+        header = ["category and kind", *columns, "AUsPRO 0.05", "AUsPRO 0.3"]
+        print_table("by kind of anomaly", header, rows, plain=plain)
 
 
 def _show_threshold(found: dict[str, dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ class Sample:
         defect: name of the defect folder; ``good`` for normal images.
         split: ``train``, ``val`` or ``test``.
         masks: mask files, their union is the defect; empty where there is none.
+        kind: ``structural`` or ``logical`` where the data set tells its defects apart.
         group: what metrics are also reported by besides the defect (light in AD 2).
         scene: images of one scene are never split between folds.
         root: data set root, so that paths can be reported relative to it.
@@ -32,6 +33,7 @@ class Sample:
     defect: str
     split: str
     masks: tuple[Path, ...] = ()
+    kind: str | None = None
     group: str | None = None
     scene: str | None = None
     root: Path | None = None

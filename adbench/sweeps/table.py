@@ -13,13 +13,20 @@ from adbench.runs.files import read_json, write_json, write_text
 from adbench.sweeps.engine import Outcome
 from adbench.sweeps.grid import Cell
 
-METRICS = {
+METRICS: dict[str, tuple[str, ...]] = {
     "image_auroc": ("image", "auroc"),
     "image_ap": ("image", "ap"),
     "pixel_auroc": ("pixel", "auroc"),
     "pixel_ap": ("pixel", "ap"),
     "aupro_30": ("pixel", "aupro_30"),
     "aupro_05": ("pixel", "aupro_05"),
+}
+# Columns of the cells that have them: anomalies of data sets that tell kinds apart.
+SOMETIMES: dict[str, tuple[str, ...]] = {
+    "logical_image_auroc": ("by_kind", "logical", "image", "auroc"),
+    "structural_image_auroc": ("by_kind", "structural", "image", "auroc"),
+    "logical_spro_05": ("spro", "logical", "spro_05"),
+    "structural_spro_05": ("spro", "structural", "spro_05"),
 }
 
 
@@ -77,14 +84,15 @@ class SweepTable:
         out = io.StringIO()
         keys = self._keys()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([*keys, "status", *METRICS, "protocol", "seconds", "folder", "reason"])
+        names = self._metrics()
+        writer.writerow([*keys, "status", *names, "protocol", "seconds", "folder", "reason"])
         for entry in self.entries:
             figures = entry.get("metrics", {})
             writer.writerow(
                 [
                     *[entry["values"].get(key, "") for key in keys],
                     entry["status"],
-                    *[_text(figures.get(name)) for name in METRICS],
+                    *[_text(figures.get(name)) for name in names],
                     figures.get("protocol", ""),
                     entry.get("seconds", ""),
                     entry.get("folder") or "",
@@ -96,15 +104,20 @@ class SweepTable:
     def _keys(self) -> list[str]:
         return list(dict.fromkeys(key for entry in self.entries for key in entry["values"]))
 
+    def _metrics(self) -> list[str]:
+        found = {name for entry in self.entries for name in entry.get("metrics", {})}
+        return [*METRICS, *[name for name in SOMETIMES if name in found]]
+
     def markdown(self) -> str:
         """Return the cells' table, then means and standard deviations over seeds."""
         keys = self._keys()
-        header = [*keys, "status", *METRICS]
+        names = self._metrics()
+        header = [*keys, "status", *names]
         rows = [
             [
                 *[entry["values"].get(key, "") for key in keys],
                 entry["status"],
-                *[_short(entry.get("metrics", {}).get(name)) for name in METRICS],
+                *[_short(entry.get("metrics", {}).get(name)) for name in names],
             ]
             for entry in self.entries
         ]
@@ -122,11 +135,12 @@ class SweepTable:
             if entry["status"] == "finished":
                 name = tuple(entry["values"].get(key, "") for key in rest)
                 groups.setdefault(name, []).append(entry["metrics"])
+        names = self._metrics()
         rows = [
-            [*name, str(len(found)), *[_spread(found, metric) for metric in METRICS]]
-            for name, found in groups.items()
+            [*values, str(len(found)), *[_spread(found, metric) for metric in names]]
+            for values, found in groups.items()
         ]
-        return _markdown([*rest, "seeds", *METRICS], rows)
+        return _markdown([*rest, "seeds", *names], rows)
 
 
 def _entry(cell: Cell, status: str) -> dict[str, Any]:
@@ -138,8 +152,16 @@ def _figures(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     document = read_json(path)
-    figures = {name: document[part].get(key) for name, (part, key) in METRICS.items()}
-    return {**figures, "protocol": document["protocol"]}
+    figures = {name: _at(document, keys) for name, keys in METRICS.items()}
+    more = {name: _at(document, keys) for name, keys in SOMETIMES.items() if keys[0] in document}
+    return {**figures, **more, "protocol": document["protocol"]}
+
+
+def _at(document: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    found: Any = document
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _spread(found: Sequence[Mapping[str, Any]], metric: str) -> str:

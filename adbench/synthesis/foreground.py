@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -52,7 +52,7 @@ def otsu_foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray(filled)
 
 
-def separation(values: NDArray[np.uint8], bright: NDArray[np.bool_]) -> float:
+def separation(values: NDArray[Any], bright: NDArray[np.bool_]) -> float:
     """Return the share (0..1) of the variance of ``values`` that lies between both sides."""
     total = float(values.var())
     share = float(bright.mean())

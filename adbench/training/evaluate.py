@@ -17,6 +17,7 @@ from adbench.config.schema import MetricKeys
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
 from adbench.data.images import image_size, read_mask
+from adbench.data.layouts.base import GOOD
 from adbench.data.sample import ANOMALOUS, NORMAL, Sample
 from adbench.methods.base import Detector
 from adbench.metrics import PixelMetrics, SproMetrics, image_metrics
@@ -40,7 +41,8 @@ class Evaluation:
     """Results on one test set.
 
     Attributes:
-        metrics: sections image, pixel, spro, by_defect, by_group, counts, why of metrics.json.
+        metrics: sections image, pixel, spro, by_kind, by_defect, by_group, counts, why of
+            metrics.json.
         scores, labels: [n] in the order of the samples.
         seconds: inference and metrics apart.
     """
@@ -153,7 +155,7 @@ class _Tally:
     def _add_channels(self, sample: Sample, full: NDArray[np.float32]) -> None:
         found = self.loco.of(sample)
         if found is not None and full.shape == image_size(sample.image):
-            self.spro.update(full, found, subset=self.loco.subset(sample), name=sample.relative)
+            self.spro.update(full, found, subset=sample.kind or GOOD, name=sample.relative)
 
     def sections(self) -> dict[str, Any]:
         scores, labels = np.array(self.scores), np.array(self.labels)
@@ -165,8 +167,11 @@ class _Tally:
         why |= {f"pixel.{k}": v for k, v in pixel.pop("why", {}).items()}
         sections: dict[str, Any] = {"image": image, "pixel": pixel}
         if self.loco.found:
-            sections["spro"] = {**self.spro.compute(), "image_auroc": self._loco_image(scores)}
+            sections["spro"] = self.spro.compute()
         why |= self.loco.why
+        kinds = self._by_kind(scores, labels)
+        if kinds:
+            sections["by_kind"] = kinds
         sections["by_defect"] = self._by_defect(scores, labels, defects)
         sections["counts"] = {
             "good": int((labels == NORMAL).sum()),
@@ -186,14 +191,37 @@ class _Tally:
         found = {}
         good = {str(name) for name in defects[labels == NORMAL]}
         for name in sorted(set(defects[labels == ANOMALOUS].tolist())):
-            rows = (labels == NORMAL) | ((labels == ANOMALOUS) & (defects == name))
-            image = image_metrics(scores[rows], labels[rows])
-            pixel = self.pixel.compute(groups={*good, name})
-            found[name] = {
-                "images": int((defects == name).sum()),
-                "image": {k: image[k] for k in ("auroc", "ap", "f1max")},
-                "pixel": {k: v for k, v in pixel.items() if k not in ("why", "bounds")},
-            }
+            chosen = (labels == ANOMALOUS) & (defects == name)
+            found[name] = self._subset(scores, labels, chosen, {*good, name})
+        return found
+
+    def _subset(
+        self,
+        scores: NDArray[Any],
+        labels: NDArray[Any],
+        chosen: NDArray[np.bool_],
+        groups: set[str],
+    ) -> dict[str, Any]:
+        """Return figures of the chosen images against all normals."""
+        rows = (labels == NORMAL) | chosen
+        image = image_metrics(scores[rows], labels[rows])
+        pixel = self.pixel.compute(groups=groups)
+        return {
+            "images": int(chosen.sum()),
+            "image": {k: image[k] for k in ("auroc", "ap", "f1max")},
+            "pixel": {k: v for k, v in pixel.items() if k not in ("why", "bounds")},
+        }
+
+    def _by_kind(self, scores: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
+        """Return figures of logical and of structural defects, each against all normals."""
+        kinds = np.array([sample.kind or "" for sample in self.samples])
+        found: dict[str, Any] = {}
+        for kind in sorted(set(kinds.tolist()) - {""}):
+            groups = {s.defect for s in self.samples if s.label == NORMAL or s.kind == kind}
+            found[kind] = self._subset(scores, labels, kinds == kind, groups)
+        both = [each["image"]["auroc"] for each in found.values()]
+        if len(both) == 2 and None not in both:
+            found["mean"] = {"image": {"auroc": sum(both) / 2}}
         return found
 
     def _by_group(self, scores: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
@@ -204,17 +232,6 @@ class _Tally:
             if rows.any():
                 image = image_metrics(scores[rows], labels[rows])
                 found[name] = {k: image[k] for k in ("auroc", "ap", "f1max")}
-        return found
-
-    def _loco_image(self, scores: NDArray[Any]) -> dict[str, Any]:
-        labels = np.array(self.labels)
-        defects = np.array([sample.defect for sample in self.samples])
-        found: dict[str, Any] = {}
-        for kind in ("logical", "structural"):
-            rows = (labels == NORMAL) | (defects == f"{kind}_anomalies")  # folder names of the set
-            found[kind] = image_metrics(scores[rows], labels[rows])["auroc"]
-        both = [value for value in found.values() if value is not None]
-        found["mean"] = sum(both) / len(both) if len(both) == 2 else None
         return found
 
 

@@ -8,8 +8,6 @@ from adbench.data.layouts.mvtec_loco import CONFIG, DefectRule, loco_channels, r
 from adbench.data.sample import ANOMALOUS, Sample
 from adbench.metrics import Channel
 
-_SUBSETS = {"logical_anomalies": "logical", "structural_anomalies": "structural"}
-
 
 class LocoChannels:
     """Finds the channels of LOCO images; says nothing about other data sets.
@@ -24,11 +22,6 @@ class LocoChannels:
         self.why: dict[str, str] = {}
         self._rules: dict[Path, dict[int, DefectRule] | None] = {}
 
-    @staticmethod
-    def subset(sample: Sample) -> str:
-        """Return good, logical or structural."""
-        return _SUBSETS.get(sample.defect, "good")
-
     def of(self, sample: Sample) -> list[Channel] | None:
         """Return the image's channels; None where the data set has no rules for them."""
         if sample.root is None:
@@ -38,7 +31,7 @@ class LocoChannels:
             self._rules[config] = read_defect_rules(config) if config.is_file() else None
         rules = self._rules[config]
         if rules is None:
-            if sample.defect in _SUBSETS:
+            if sample.kind is not None and sample.defect.endswith("_anomalies"):
                 self.why["spro"] = f"{config} is missing: without it there is no sPRO"
             return None
         if sample.label != ANOMALOUS:

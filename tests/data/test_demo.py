@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from adbench.data.check import check_samples
-from adbench.data.demo import CATEGORIES, ensure_demo
+from adbench.data.demo import CATEGORIES, box, ensure_demo
 from adbench.data.demo.box import LOGICAL
 from adbench.data.demo.factory import draw
 from adbench.data.images import read_image
@@ -113,6 +113,41 @@ def test_misplaced_marks_the_piece_and_the_gap_it_left():
         _, mask = draw("box", "misplaced", size=256, difficulty=0.3, rng=rng)
         regions, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
         assert regions - 1 == 2
+
+
+def _filling(size, defect, seed):
+    rng = np.random.default_rng(seed)
+    return draw("box", defect, size=size, difficulty=0.3, rng=rng, fillings=2)
+
+
+def test_with_two_fillings_logical_defects_exchange_whole_pieces():
+    full, short = len(box.NOMINAL), len(box.SHORT)
+    assert (full, short) == (14, 8)
+    for seed in range(6):
+        missing, surplus = (_filling(256, name, seed)[1] for name in ("missing", "surplus"))
+        for mask in (missing, surplus):
+            pieces, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+            assert pieces - 1 in (1, 2)  # two washers, two caps, a bolt or the bearing
+        moved, _ = cv2.connectedComponents(_filling(256, "misplaced", seed)[1].astype(np.uint8))
+        assert moved - 1 in (1, 2)  # neighbouring pockets of caps nearly touch
+
+
+def test_with_two_fillings_every_pocket_is_normal_full_and_empty():
+    pockets = [(int(item.x), int(item.y)) for item in box.NOMINAL if item not in box.SHORT]
+    pictures = np.stack([_filling(256, None, seed)[0] for seed in range(8)]).astype(float)
+    for x, y in pockets:
+        spread = pictures[:, y - 22 : y + 22, x - 22 : x + 22].std((1, 2, 3))
+        assert np.ptp(spread) > 10, (x, y)
+
+
+def test_the_box_tells_logical_from_structural(tmp_path):
+    samples = get_layout("demo", **SMALL).read(tmp_path, "box")
+    kinds = {sample.defect: sample.kind for sample in samples}
+    assert kinds == {"good": None} | dict.fromkeys(box.LOGICAL, "logical") | dict.fromkeys(
+        box.STRUCTURAL, "structural"
+    )
+    with pytest.raises(UserError, match="fillings"):
+        ensure_demo(tmp_path, **SMALL, fillings=3)
 
 
 def _gray(samples):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import cos, pi, sin
 
@@ -37,12 +37,37 @@ NOMINAL = (
 )
 
 
-def box(size: int, rng: Generator, defect: str | None, difficulty: float) -> Flawed:
-    """Return the filled tray, with ``defect`` of ``DEFECTS`` where one is asked for."""
+# what the short filling, where there are two, leaves out of every compartment
+_LEFT_OUT = tuple(
+    item
+    for item in NOMINAL
+    if (item.kind == "washer" and item.x != item.y)
+    or (item.kind == "bolt" and item.x == 187.0)
+    or (item.kind == "cap" and item.x == 70.0)
+    or item.kind == "bearing"
+)
+SHORT = tuple(item for item in NOMINAL if item not in _LEFT_OUT)
+
+
+def box(
+    size: int, rng: Generator, defect: str | None, difficulty: float, fillings: int = 1
+) -> Flawed:
+    """Return the filled tray, with ``defect`` of ``DEFECTS`` where one is asked for.
+
+    With two fillings a normal tray is ``NOMINAL`` or ``SHORT`` throughout, so that every pocket
+    is normal full and empty. Logical defects then mix the two in one compartment: what is wrong
+    shows only when compartments are compared.
+    """
     shift = rng.normal(0.0, 2.0, 2)
     surface = _tray(size, rng, shift)
-    pieces = [_settled(item, shift, rng) for item in NOMINAL]
-    pieces, odd, gaps = _rearranged(pieces, defect, shift, rng)
+    if fillings == 1:
+        pieces = [_settled(item, shift, rng) for item in NOMINAL]
+        pieces, odd, gaps = _rearranged(pieces, defect, shift, rng)
+    else:
+        places, odd_places, gap_places = _mixed(defect, rng)
+        pieces = [_settled(item, shift, rng) for item in places]
+        odd = [_settled(item, shift, rng) for item in odd_places]
+        gaps = [replace(item, x=item.x + shift[0], y=item.y + shift[1]) for item in gap_places]
     for item in pieces:
         if item not in odd:
             _drawn(surface, item, rng)
@@ -73,6 +98,31 @@ def _rearranged(
         return rest, [], [item]
     moved = _dropped(item, shift, rng, same=False)
     return [*rest, moved], [moved], [item]
+
+
+def _mixed(defect: str | None, rng: Generator) -> tuple[list[Item], list[Item], list[Item]]:
+    """Return, of two fillings, the places filled as they should, filled wrongly, left out wrongly.
+
+    ``missing``: a full tray with one short compartment; ``surplus``: a short tray with one full
+    compartment; ``misplaced``: in a short tray, one piece in a pocket of the full one.
+    """
+    if defect == "missing":
+        gaps = _of_one_kind(_LEFT_OUT, rng)
+        return [item for item in NOMINAL if item not in gaps], [], gaps
+    if defect == "surplus":
+        return list(SHORT), _of_one_kind(_LEFT_OUT, rng), []
+    if defect == "misplaced":
+        gap = SHORT[int(rng.integers(len(SHORT)))]
+        free = [item for item in _LEFT_OUT if item.kind == gap.kind]
+        odd = free[int(rng.integers(len(free)))]
+        return [item for item in SHORT if item != gap], [odd], [gap]
+    return list(NOMINAL if rng.random() < 0.5 else SHORT), [], []
+
+
+def _of_one_kind(items: Sequence[Item], rng: Generator) -> list[Item]:
+    kinds = sorted({item.kind for item in items})
+    chosen = kinds[int(rng.integers(len(kinds)))]
+    return [item for item in items if item.kind == chosen]
 
 
 def _settled(item: Item, shift: Array, rng: Generator) -> Item:

@@ -22,7 +22,7 @@ from adbench.errors import UserError
 
 FORMAT = 2  # raise when a picture changes: folders made before are then not reused
 
-_Draw = Callable[[int, Generator, "str | None", float], Flawed]
+_Draw = Callable[..., Flawed]
 CATEGORIES: dict[str, tuple[_Draw, tuple[str, ...]]] = {
     "box": (box.box, box.DEFECTS),
     "metal": (metal.metal, metal.DEFECTS),
@@ -57,6 +57,7 @@ def ensure_demo(
     good: int = 20,
     defective: int = 5,
     difficulty: float = 0.3,
+    fillings: int = 1,
     categories: Sequence[str] = ("box", "metal", "weave"),
 ) -> Path:
     """Return the folder below ``root`` that holds the demo data set, made where it is missing.
@@ -70,6 +71,7 @@ def ensure_demo(
         train, good: normal images per category, to train on and to test on.
         defective: test images per defect type.
         difficulty: 0 (large, clear defects) .. 1 (small, faint ones).
+        fillings: 1 or 2 normal ways to fill the box; with 2, its logical defects mix them.
         categories: of ``box``, ``metal``, ``weave``.
 
     Raises:
@@ -83,9 +85,12 @@ def ensure_demo(
         "good": good,
         "defective": defective,
         "difficulty": float(difficulty),
+        "fillings": fillings,
         "categories": sorted(categories),
     }
     _check(size, difficulty, train, good, defective)
+    if fillings not in (1, 2):
+        raise UserError(f"dataset.options.fillings={fillings}: 1 or 2")
     key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
     folder = root / key
     if not folder.is_dir():
@@ -94,10 +99,17 @@ def ensure_demo(
 
 
 def draw(
-    category: str, defect: str | None, *, size: int, difficulty: float, rng: Generator
+    category: str,
+    defect: str | None,
+    *,
+    size: int,
+    difficulty: float,
+    rng: Generator,
+    fillings: int = 1,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Return one picture uint8 [size, size, 3] RGB and its mask bool [size, size]."""
-    found = CATEGORIES[category][0](size, rng, defect, difficulty)
+    more = {"fillings": fillings} if category == "box" else {}
+    found = CATEGORIES[category][0](size, rng, defect, difficulty, **more)
     return photograph(found.surface, rng), found.mask
 
 
@@ -149,6 +161,7 @@ def _write_picture(beside: Path, picture: _Picture, options: dict) -> None:
         size=options["size"],
         difficulty=options["difficulty"],
         rng=rng,
+        fillings=options["fillings"],
     )
     _save(beside / picture.image, np.ascontiguousarray(image[..., ::-1]))
     if picture.defect is not None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from adbench.data.demo import CATEGORIES, ensure_demo
+from adbench.data.demo import CATEGORIES, box, ensure_demo
 from adbench.data.layouts.base import check_category
 from adbench.data.layouts.mvtec import MVTecLayout
 from adbench.data.sample import Sample
+
+# Only the box can be wrong as a whole; in the other categories kinds would tell nothing.
+_KINDS: dict[str, dict[str, str]] = {
+    "box": dict.fromkeys(box.LOGICAL, "logical") | dict.fromkeys(box.STRUCTURAL, "structural"),
+    "metal": {},
+    "weave": {},
+}
 
 
 class DemoLayout:
     """Procedural pictures below ``root``, in a folder named after the options.
 
     Args:
-        size, seed, train, good, defective, difficulty: see ``ensure_demo``.
+        size, seed, train, good, defective, difficulty, fillings: see ``ensure_demo``.
     """
 
     def __init__(
@@ -25,9 +33,11 @@ class DemoLayout:
         good: int = 20,
         defective: int = 5,
         difficulty: float = 0.3,
+        fillings: int = 1,
     ) -> None:
         self.size, self.seed, self.train = size, seed, train
         self.good, self.defective, self.difficulty = good, defective, difficulty
+        self.fillings = fillings
 
     def categories(self, root: Path) -> list[str]:
         return sorted(CATEGORIES)
@@ -42,5 +52,7 @@ class DemoLayout:
             good=self.good,
             defective=self.defective,
             difficulty=self.difficulty,
+            fillings=self.fillings,
         )
-        return MVTecLayout().read(folder, category)
+        found = MVTecLayout().read(folder, category)
+        return [replace(sample, kind=_KINDS[category].get(sample.defect)) for sample in found]

@@ -18,6 +18,7 @@ from adbench.data.sample import ANOMALOUS, NORMAL, Sample
 from adbench.errors import UserError
 
 CONFIG = "defects_config.json"
+_KINDS = {"logical_anomalies": "logical", "structural_anomalies": "structural"}
 _KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
 
 
@@ -129,6 +130,7 @@ def _tests(folder: Path, category: str, root: Path) -> list[Sample]:
                     defect=GOOD if normal else kind,
                     split="test",
                     masks=tuple(channels),
+                    kind=_KINDS.get(kind),
                     root=root,
                 )
             )
