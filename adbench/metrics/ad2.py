@@ -2,59 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def validation_threshold(maps: Iterable[NDArray[Any]]) -> float:
-    """Return mean + 3 standard deviations (population) of all validation pixels, the baseline."""
-    count, total, square = 0, 0.0, 0.0
-    kept = [np.asarray(m, dtype=np.float64) for m in maps]
-    for values in kept:
-        count += values.size
-        total += float(values.sum())
-    mean = total / count
-    for values in kept:
-        square += float(((values - mean) ** 2).sum())
-    return mean + 3 * float(np.sqrt(square / count))
+class PixelMoments:
+    """Mean and deviation of the pixels of many maps, one map after another."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._square = 0, 0.0, 0.0
+
+    def update(self, anomaly_map: NDArray[Any]) -> None:
+        """Take in a map of any shape; sums of squares are merged about the common mean."""
+        values = np.asarray(anomaly_map, dtype=np.float64)
+        mean, size = float(values.mean()), int(values.size)
+        apart, both = mean - self.mean, self.count + size
+        self._square += float(((values - mean) ** 2).sum()) + apart**2 * self.count * size / both
+        self.mean += apart * size / both
+        self.count = both
+
+    @property
+    def threshold(self) -> float | None:
+        """Mean + 3 standard deviations (population), the baseline of AD 2; None without a map."""
+        if not self.count:
+            return None
+        return self.mean + 3 * float(np.sqrt(self._square / self.count))
 
 
-def segmentation_f1(
-    maps: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.bool_]], threshold: float
-) -> dict[str, float | None]:
-    """Return SegF1, precision and recall pooled over all pixels of all images.
+@dataclass(slots=True)
+class _Counts:
+    """Pixels [0] and images [1] that are found, called wrongly and missed."""
 
-    Positive where the map is above ``threshold``. None where nothing is positive either way.
+    hit: list[int] = field(default_factory=lambda: [0, 0])
+    false: list[int] = field(default_factory=lambda: [0, 0])
+    missed: list[int] = field(default_factory=lambda: [0, 0])
+
+    def scores(self, place: int) -> dict[str, float | None]:
+        hit, false, missed = self.hit[place], self.false[place], self.missed[place]
+        return {
+            "f1": _share(2 * hit, 2 * hit + false + missed),
+            "precision": _share(hit, hit + false),
+            "recall": _share(hit, hit + missed),
+        }
+
+
+class FixedThresholdF1:
+    """SegF1 over all pixels of all images, and ClassF1: an image is positive if any pixel is.
+
+    Args:
+        threshold: positive where the map is above it.
     """
-    hit = false = missed = 0
-    for anomaly_map, mask in zip(maps, masks, strict=True):
-        called = np.asarray(anomaly_map) > threshold
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self._groups: dict[str, _Counts] = {}
+
+    def update(self, anomaly_map: NDArray[Any], mask: NDArray[np.bool_], group: str = "") -> None:
+        """Count one image [H, W]; ``group`` is what results are also reported by."""
+        called = np.asarray(anomaly_map) > self.threshold
         truth = np.asarray(mask, dtype=bool)
-        hit += int((called & truth).sum())
-        false += int((called & ~truth).sum())
-        missed += int((~called & truth).sum())
-    return _f1(hit, false, missed)
+        counts = self._groups.setdefault(group, _Counts())
+        pairs = (called, truth), (np.atleast_1d(called.any()), np.atleast_1d(truth.any()))
+        for place, (said, true) in enumerate(pairs):
+            counts.hit[place] += int((said & true).sum())
+            counts.false[place] += int((said & ~true).sum())
+            counts.missed[place] += int((~said & true).sum())
+
+    def compute(self, group: str | None = None) -> dict[str, dict[str, float | None]]:
+        """Return f1, precision, recall of ``segmentation`` and ``classification``.
+
+        Args:
+            group: one group only; None for all images. A share of nothing is None.
+        """
+        found = _Counts()
+        for name, counts in self._groups.items():
+            if group is None or name == group:
+                for place in (0, 1):
+                    found.hit[place] += counts.hit[place]
+                    found.false[place] += counts.false[place]
+                    found.missed[place] += counts.missed[place]
+        return {"segmentation": found.scores(0), "classification": found.scores(1)}
 
 
-def classification_f1(
-    maps: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.bool_]], threshold: float
-) -> dict[str, float | None]:
-    """Return ClassF1, precision and recall: an image is positive if any pixel is."""
-    called = np.array([bool((np.asarray(m) > threshold).any()) for m in maps])
-    truth = np.array([bool(np.asarray(mask).any()) for mask in masks])
-    hit, false = int((called & truth).sum()), int((called & ~truth).sum())
-    return _f1(hit, false, int((~called & truth).sum()))
-
-
-def _f1(hit: int, false: int, missed: int) -> dict[str, float | None]:
-    def share(top: int, whole: int) -> float | None:
-        return top / whole if whole else None
-
-    return {
-        "f1": share(2 * hit, 2 * hit + false + missed),
-        "precision": share(hit, hit + false),
-        "recall": share(hit, hit + missed),
-    }
+def _share(top: int, whole: int) -> float | None:
+    return top / whole if whole else None

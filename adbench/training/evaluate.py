@@ -21,6 +21,7 @@ from adbench.data.layouts.base import GOOD
 from adbench.data.sample import ANOMALOUS, NORMAL, Sample
 from adbench.methods.base import Detector
 from adbench.metrics import PixelMetrics, SproMetrics, image_metrics
+from adbench.metrics.ad2 import FixedThresholdF1, PixelMoments
 from adbench.training.loco import LocoChannels
 
 
@@ -41,7 +42,7 @@ class Evaluation:
     """Results on one test set.
 
     Attributes:
-        metrics: sections image, pixel, spro, by_kind, by_defect, by_group, counts, why of
+        metrics: sections image, pixel, spro, by_kind, fixed, by_defect, by_group, counts, why of
             metrics.json.
         scores, labels: [n] in the order of the samples.
         seconds: inference and metrics apart.
@@ -67,12 +68,30 @@ def scored_images(
             yield Scored(samples[index], scores[row], maps[row, 0])
 
 
-def held_out_scores(
-    detector: Detector, datamodule: DataModule, device: torch.device
-) -> NDArray[np.float64]:
-    """Return the scores of the held-out normal images, [n]."""
-    found = scored_images(detector, datamodule.val_batches(), datamodule.val_samples, device)
-    return np.array([scored.score for scored in found], dtype=np.float64)
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What the held-out normal images say: their scores [n], and a threshold for pixels."""
+
+    scores: NDArray[np.float64]
+    pixel_threshold: float | None
+
+
+def held_out(
+    detector: Detector, datamodule: DataModule, keys: MetricKeys, device: torch.device
+) -> HeldOut:
+    """Score the held-out normal images; maps are taken at the size metrics are taken at."""
+    scores, moments = [], PixelMoments()
+    batches, samples = datamodule.val_batches(), datamodule.val_samples
+    for scored in scored_images(detector, batches, samples, device):
+        scores.append(scored.score)
+        moments.update(_judged_map(scored, keys.resolution))
+    return HeldOut(np.array(scores, dtype=np.float64), moments.threshold)
+
+
+def _judged_map(scored: Scored, resolution: str) -> NDArray[np.float32]:
+    if resolution == "working":
+        return scored.anomaly_map
+    return resized_map(scored.anomaly_map, image_size(scored.sample.image))
 
 
 def evaluate(
@@ -81,11 +100,13 @@ def evaluate(
     keys: MetricKeys,
     device: torch.device,
     *,
+    pixel_threshold: float | None = None,
     each: Callable[[Scored], None] | None = None,
 ) -> Evaluation:
     """Score the test set and compute everything metrics.json reports about it.
 
     Args:
+        pixel_threshold: fixed beforehand, for the F1 of pixels and images (section ``fixed``).
         each: called with every scored image, e.g. to draw it.
     """
     start = time.perf_counter()
@@ -95,8 +116,8 @@ def evaluate(
         max_memory=keys.max_memory,
         pro_flavour=keys.pro_flavour,
     )
-    spro = SproMetrics()
-    tally = _Tally(pixel, spro, keys.resolution)
+    fixed = None if pixel_threshold is None else FixedThresholdF1(pixel_threshold)
+    tally = _Tally(pixel, fixed, keys.resolution)
     for scored in scored_images(
         detector, datamodule.test_batches(), datamodule.test_samples, device
     ):
@@ -118,8 +139,11 @@ def evaluate(
 class _Tally:
     """Feeds one scored image after another into the metrics."""
 
-    def __init__(self, pixel: PixelMetrics, spro: SproMetrics, resolution: str) -> None:
-        self.pixel, self.spro, self.resolution = pixel, spro, resolution
+    def __init__(
+        self, pixel: PixelMetrics, fixed: FixedThresholdF1 | None, resolution: str
+    ) -> None:
+        self.pixel, self.fixed, self.resolution = pixel, fixed, resolution
+        self.spro = SproMetrics()
         self.samples: list[Sample] = []
         self.scores: list[float] = []
         self.labels: list[int] = []
@@ -134,12 +158,11 @@ class _Tally:
         self.scores.append(scored.score)
         self.labels.append(sample.label)
         if sample.label >= 0:
-            self._add_map(sample, scored.anomaly_map)
+            self._add_map(sample, _judged_map(scored, self.resolution))
         self.seconds += time.perf_counter() - start
 
-    def _add_map(self, sample: Sample, working: NDArray[np.float32]) -> None:
+    def _add_map(self, sample: Sample, full: NDArray[np.float32]) -> None:
         size = image_size(sample.image)
-        full = working if self.resolution == "working" else resized_map(working, size)
         if sample.label == ANOMALOUS and not sample.masks:
             self.without_mask += 1
             self.pixel.update(full, None, group=sample.defect, name=sample.relative)
@@ -150,6 +173,8 @@ class _Tally:
         if mask.shape != full.shape:
             mask = _nearest(mask, full.shape)
         self.pixel.update(full, mask, group=sample.defect, name=sample.relative)
+        if self.fixed is not None:
+            self.fixed.update(full, mask, sample.group or "")
         self._add_channels(sample, full)
 
     def _add_channels(self, sample: Sample, full: NDArray[np.float32]) -> None:
@@ -169,6 +194,8 @@ class _Tally:
         if self.loco.found:
             sections["spro"] = self.spro.compute()
         why |= self.loco.why
+        if self.fixed is not None:
+            sections["fixed"] = {"threshold": self.fixed.threshold, **self.fixed.compute()}
         kinds = self._by_kind(scores, labels)
         if kinds:
             sections["by_kind"] = kinds
@@ -232,6 +259,8 @@ class _Tally:
             if rows.any():
                 image = image_metrics(scores[rows], labels[rows])
                 found[name] = {k: image[k] for k in ("auroc", "ap", "f1max")}
+                if self.fixed is not None:
+                    found[name]["fixed"] = self.fixed.compute(name)
         return found
 
 

@@ -36,7 +36,7 @@ from adbench.training.data import (
 from adbench.training.evaluate import (
     Evaluation,
     evaluate,
-    held_out_scores,
+    held_out,
     prediction_rows,
     write_predictions,
 )
@@ -362,10 +362,17 @@ def tested(
     detector: Detector, datamodule: DataModule, keys: Settings, device: torch.device, folder: Path
 ) -> dict[str, Any]:
     """Test a detector, write predictions.csv and heat maps into ``folder``; return metrics.json."""
-    normal = held_out_scores(detector, datamodule, device)
-    threshold = threshold_of(normal, keys.threshold.false_alarm_rate)
+    normal = held_out(detector, datamodule, keys.metrics, device)
+    threshold = threshold_of(normal.scores, keys.threshold.false_alarm_rate)
     pictures = HeatMaps(detector, datamodule, device, keys.images.save)
-    found: Evaluation = evaluate(detector, datamodule, keys.metrics, device, each=pictures)
+    found: Evaluation = evaluate(
+        detector,
+        datamodule,
+        keys.metrics,
+        device,
+        pixel_threshold=normal.pixel_threshold,
+        each=pictures,
+    )
     rows = prediction_rows(found, threshold.value)
     write_predictions(folder / "predictions.csv", rows)
     pictures.write(folder / "images", threshold.value)

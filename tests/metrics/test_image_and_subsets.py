@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from adbench.metrics import Channel, SproMetrics, image_metrics, pixel_metrics
-from adbench.metrics.ad2 import classification_f1, segmentation_f1, validation_threshold
+from adbench.metrics.ad2 import FixedThresholdF1, PixelMoments
 
 
 def loaded(shared, name):
@@ -115,16 +115,24 @@ def test_spro_with_whole_areas_is_aupro():
 @pytest.mark.shared
 def test_ad2_judge(shared):
     judge = loaded(shared, "ad2.npz")
-    threshold = validation_threshold(judge["validation_maps"])
-    assert threshold == pytest.approx(float(judge["threshold"]), abs=1e-9)
+    moments = PixelMoments()
+    assert moments.threshold is None
+    for anomaly_map in judge["validation_maps"]:
+        moments.update(anomaly_map)
+    assert moments.threshold == pytest.approx(float(judge["threshold"]), abs=1e-9)
     masks = judge["masks"].astype(bool)
-    found = segmentation_f1(judge["maps"], masks, threshold)
-    assert found["f1"] == pytest.approx(float(judge["segf1"]), abs=1e-12)
-    assert found["precision"] == pytest.approx(float(judge["precision"]), abs=1e-12)
-    assert found["recall"] == pytest.approx(float(judge["recall"]), abs=1e-12)
-    assert classification_f1(judge["maps"], masks, threshold)["f1"] == pytest.approx(
-        float(judge["classf1"]), abs=1e-12
-    )
+    fixed = FixedThresholdF1(moments.threshold)
+    for number, (anomaly_map, mask) in enumerate(zip(judge["maps"], masks, strict=True)):
+        fixed.update(anomaly_map, mask, "first" if number < 2 else "rest")
+    found = fixed.compute()
+    assert found["segmentation"]["f1"] == pytest.approx(float(judge["segf1"]), abs=1e-12)
+    assert found["segmentation"]["precision"] == pytest.approx(float(judge["precision"]), abs=1e-12)
+    assert found["segmentation"]["recall"] == pytest.approx(float(judge["recall"]), abs=1e-12)
+    assert found["classification"]["f1"] == pytest.approx(float(judge["classf1"]), abs=1e-12)
+    alone = FixedThresholdF1(moments.threshold)
+    for anomaly_map, mask in zip(judge["maps"][:2], masks[:2], strict=True):
+        alone.update(anomaly_map, mask)
+    assert fixed.compute("first") == alone.compute()
     exact = pixel_metrics(judge["maps"], masks)["aupro_05"]
     assert exact == pytest.approx(float(judge["aupro_005_float32"]), abs=1e-7)
 

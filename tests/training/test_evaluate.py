@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from adbench.config.schema import MetricKeys
 from adbench.data.datamodule import DataModule, Splits
@@ -47,6 +47,21 @@ def test_each_kind_is_judged_against_all_normals(found, kind):
     ]
     expected = roc_auc_score(np.ravel(masks), np.ravel(images))
     assert figures["pixel"]["auroc"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_fixed_threshold_gives_f1_of_pixels_and_images(found):
+    data, _ = found
+    keys, cpu = MetricKeys(), torch.device("cpu")
+    fixed = evaluate(Brightness(), data, keys, cpu, pixel_threshold=0.5).metrics["fixed"]
+    images = next(data.test_batches(len(data.test_samples))).image.mean(1).numpy()
+    masks = [
+        read_mask(sample.masks, (64, 64)) if sample.masks else np.zeros((64, 64), bool)
+        for sample in data.test_samples
+    ]
+    called, truth = images > 0.5, np.stack(masks)
+    assert fixed["segmentation"]["f1"] == pytest.approx(f1_score(truth.ravel(), called.ravel()))
+    expected = f1_score(truth.any((1, 2)), called.any((1, 2)))
+    assert fixed["classification"]["f1"] == pytest.approx(expected)
 
 
 def test_both_kinds_have_a_mean(found):
