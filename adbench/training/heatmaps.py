@@ -44,7 +44,7 @@ def panel(
 
     Args:
         image: [H, W, 3] uint8 at the maps' size.
-        maps: name -> [H, W]; the first is the anomaly map.
+        maps: name -> [H, W]; the first is the anomaly map. Several are named on the picture.
         scale: name -> (low, high) of the colours, the same for all images of a run.
         mask: [H, W] true defect, or None.
         title: one line of text above.
@@ -55,12 +55,18 @@ def panel(
         if number == 0:
             blended = cv2.addWeighted(image, 0.45, heat, 0.55, 0)
             pictures.append(np.asarray(blended, dtype=np.uint8))
-        pictures.append(heat)
+        pictures.append(_captioned(heat, name) if len(maps) > 1 else heat)
     gap = np.full((image.shape[0], 4, 3), 255, dtype=np.uint8)
     row = np.concatenate([part for pic in pictures for part in (pic, gap)][:-1], axis=1)
     label = np.full((_LABEL_HEIGHT, row.shape[1], 3), 255, dtype=np.uint8)
     cv2.putText(label, title, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
     return np.concatenate([label, row], axis=0)
+
+
+def _captioned(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    place, font = (5, picture.shape[0] - 7), cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(picture, text, place, font, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
+    return picture
 
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:

@@ -264,7 +264,7 @@ class _Session:
             strategy=hardware.strategy,
             precision=hardware.precision,  # type: ignore[arg-type]
             max_epochs=-1,
-            logger=logger,
+            logger=logger or False,  # None would mean Lightning's own choice
             callbacks=callbacks,
             enable_progress_bar=False,
             enable_checkpointing=False,

@@ -85,6 +85,7 @@ def test_train_writes_the_run_folder(trained):
     _, folder, run = trained
     for name in (*FILES, "checkpoints/last.ckpt"):
         assert (folder / name).is_file(), name
+    assert {path.name for path in folder.iterdir()} == {*FILES, ".lock", "checkpoints", "images"}
     assert len(list((folder / "images").glob("*.png"))) == 6
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "finished"
