@@ -52,13 +52,17 @@ def run(words: Sequence[str]) -> int:
     keys = compose_config("sweep", own, arguments.config_dir)["sweep"]
     rows: dict[str, list[str]] = keys["rows"] or {}
     fixed, swept = split_overrides(parse_overrides(rest))
-    for overrides in rows.values() or [[]]:
+    for overrides in rows.values() or [[]]:  # a wrong key is told before the first cell
         chosen = [*fixed, *overrides, *_first(swept)]
         first = compose_config("train", chosen, arguments.config_dir)
-    fixed, swept = _categories_as_cells(fixed, swept, first)
-    if not swept and not rows:
+    known: dict[tuple[str, ...], list[str]] = {}
+    cells = [
+        each
+        for cell in grid(fixed, swept, rows)
+        for each in by_category(cell, arguments.config_dir, known)
+    ]
+    if len(cells) == 1 and not cells[0].values:
         raise UserError("nothing to sweep: give a key several values, e.g. seed=1,2,3")
-    cells = grid(fixed, swept, rows)
     name = keys["name"] or _hash_of([*rest, *map(str, rows.items())])
     folder = Path(first["run"]["root"]) / "sweeps" / str(name)
     table = SweepTable(folder, cells)
@@ -83,22 +87,37 @@ def _due(status: str, keys: dict[str, Any]) -> bool:
     return status != "finished" and (status != "failed" or bool(keys["retry_failed"]))
 
 
-def _categories_as_cells(
-    fixed: list[str], swept: dict[str, list[str]], config: dict[str, Any]
-) -> tuple[list[str], dict[str, list[str]]]:
-    """Turn ``dataset.category=all`` or a list into one cell per category."""
-    category = config["dataset"]["category"]
-    several = category == "all" or isinstance(category, list)
-    if "dataset.category" in swept or not several or config["dataset"]["multiclass"]:
-        return fixed, swept
-    if any(key.split(".")[0] == "dataset" for key in swept):
-        return fixed, swept  # categories may differ between the cells' data sets
+def by_category(
+    cell: Cell, config_dir: Path | None, known: dict[tuple[str, ...], list[str]]
+) -> list[Cell]:
+    """Return one cell per category where a cell asks for several, each with a model of its own.
+
+    Args:
+        known: categories found before, by the overrides that they depend on.
+    """
+    from adbench.sweeps.grid import Cell
+
+    deciding = tuple(w for w in cell.overrides if w.startswith(("dataset", "experiment", "model")))
+    if deciding not in known:
+        known[deciding] = _categories(cell, config_dir)
+    kept = [w for w in cell.overrides if not w.startswith("dataset.category=")]
+    return [
+        Cell((*kept, f"dataset.category={name}"), {**cell.values, "dataset.category": name})
+        for name in known[deciding]
+    ] or [cell]
+
+
+def _categories(cell: Cell, config_dir: Path | None) -> list[str]:
+    from adbench.config.compose import compose_config
+
+    section = compose_config("train", cell.overrides, config_dir)["dataset"]
+    category = section["category"]
+    if section["multiclass"] or not (category == "all" or isinstance(category, list)):
+        return []
     from adbench.config.schema import DatasetKeys, from_mapping
     from adbench.training.data import chosen_categories
 
-    names = chosen_categories(from_mapping(DatasetKeys, config["dataset"], "dataset"))
-    kept = [word for word in fixed if not word.startswith("dataset.category=")]
-    return kept, {**swept, "dataset.category": names}
+    return chosen_categories(from_mapping(DatasetKeys, section, "dataset"))
 
 
 def _run_cells(

@@ -14,11 +14,12 @@ from adbench.cli.arguments import parsed_arguments
 from adbench.cli.completion import completions
 from adbench.cli.console import text_table
 from adbench.cli.main import VERBS, main
+from adbench.cli.sweep import by_category
 from adbench.cli.test import differing
 from adbench.config.compose import compose_config, parse_overrides
 from adbench.config.locate import GROUPS, options
 from adbench.errors import UserError
-from adbench.sweeps.grid import grid, split_overrides
+from adbench.sweeps.grid import Cell, grid, split_overrides
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -107,6 +108,20 @@ def test_rows_of_a_table_are_combined_with_the_grid():
     ]
     assert cells[1].overrides == ("a=1", "b=2", "c=3", "seed=1")
     assert cells[2].overrides == ("a=1", "seed=0")
+
+
+def test_all_categories_of_several_data_sets_become_cells(tmp_path):
+    words = ["dataset=demo", "dataset.category=all", "dataset.options.train=2"]
+    words += [f"dataset.root={tmp_path}", "seed=0"]
+    several = Cell((*words, "dataset.options.seed=1"), {"dataset.options.seed": "1"})
+    known = {}
+    cells = by_category(several, None, known)
+    assert [cell.values["dataset.category"] for cell in cells] == ["box", "metal", "weave"]
+    assert all(cell.overrides[-1].startswith("dataset.category=") for cell in cells)
+    assert all("dataset.category=all" not in cell.overrides for cell in cells)
+    one = Cell(("dataset=demo", "dataset.category=box"), {})
+    assert by_category(one, None, known) == [one]
+    assert len(known) == 2
 
 
 @pytest.mark.parametrize("name", options("sweep"))
