@@ -51,7 +51,6 @@ def run(words: Sequence[str]) -> int:
         return 0
     found = {folder.parent.name: read_json(folder / "metrics.json") for folder in folders}
     show_metrics(found, plain=bool(config["plain"]))
-    _show_kinds(found, plain=bool(config["plain"]))
     _show_threshold(found)
     if len(folders) == 1:
         print(folders[0])
@@ -63,13 +62,14 @@ def run(words: Sequence[str]) -> int:
 
 
 def show_metrics(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
-    """Print one row per category and a mean row."""
+    """Print one row per category and a mean row; kinds of anomaly apart where they are known."""
     rows = [metric_row(name, metrics) for name, metrics in found.items()]
     if len(rows) > 1:
         rows.append(metric_row("mean", mean_metrics(list(found.values()))))
     protocol = next(iter(found.values()))["protocol"]
     header = ["category", *[name for name, _, _ in METRIC_COLUMNS]]
     print_table(f"protocol={protocol}", header, rows, plain=plain)
+    _show_kinds(found, plain=plain)
 
 
 def _show_kinds(found: dict[str, dict[str, Any]], *, plain: bool) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.data import trees
+
 REPOSITORY = Path(__file__).parents[2]
 FILES = (
     "config.yaml overrides.yaml run.json metrics.json history.csv predictions.csv "
@@ -79,6 +81,22 @@ def trained(data, tmp_path_factory):
     cwd = tmp_path_factory.mktemp("runs")
     run = adbench("train", *toy(data, "dataset.category=nut"), cwd=cwd, check=0)
     return cwd, cwd / last_line(run), run
+
+
+def test_loco_is_judged_by_kind_of_anomaly(tmp_path):
+    trees.loco(tmp_path / "loco")
+    words = toy(tmp_path / "loco", "dataset=mvtec_loco", "dataset.category=all")
+    run = adbench("train", *words, cwd=tmp_path, check=0)
+    assert "AUsPRO 0.05" in run.stdout
+    for kind in ("pushpins logical", "pushpins structural", "pushpins mean"):
+        assert kind in run.stdout
+    document = metrics(tmp_path / last_line(run))
+    assert set(document["by_kind"]) == {"logical", "structural", "mean"}
+    assert set(document["spro"]["logical"]) == {
+        f"spro_{n}" for n in ("01", "05", "10", "30", "100")
+    }
+    again = adbench("test", f"run={last_line(run)}", cwd=tmp_path, check=0)
+    assert "AUsPRO 0.05" in again.stdout
 
 
 def test_train_writes_the_run_folder(trained):
