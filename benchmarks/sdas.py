@@ -11,6 +11,7 @@ where it does not grow with s. The sheet shows one row of images per strength.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def main() -> int:
         rows = [np.hstack(list(pixels[:8])) for pixels in images.values()]
         sheet = (np.vstack(rows) * 255).round().astype(np.uint8)
         cv2.imwrite(str(arguments.sheet), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    grows = all(a < b for a, b in zip(means, means[1:], strict=False))
+    grows = all(a < b for a, b in itertools.pairwise(means))
     print("grows with s" if grows else "does not grow with s")
     return 0 if grows else 1
 
