@@ -201,17 +201,14 @@ class TrainingTextures(TextureSource):
 
 
 class Textures:
-    """A source as synthesizers use it: augmented, in grey where all training images are grey.
-
-    A coloured defect on a grey picture is found by its colour alone, which no defect seen by
-    such a camera has; a network trained on it learns little else.
+    """A source as synthesizers use it: augmented, and in grey where that is asked for.
 
     Args:
         source: where textures come from.
-        colour: ``auto`` (grey where all training images are grey) or ``keep``.
+        colour: ``keep`` (as published) or ``auto`` (grey where all training images are grey).
     """
 
-    def __init__(self, source: TextureSource, colour: str = "auto") -> None:
+    def __init__(self, source: TextureSource, colour: str = "keep") -> None:
         if colour not in ("auto", "keep"):
             raise UserError(f"synthesis.textures.colour={colour}: choose auto, keep")
         self.source, self.colour = source, colour
@@ -247,7 +244,7 @@ def texture_source(
     source: str = "procedural",
     root: str | None = None,
     count: int = 512,
-    colour: str = "auto",
+    colour: str = "keep",
     max_memory: int = 1 << 30,
 ) -> Textures:
     """Return the source named by ``synthesis.textures``.
@@ -256,7 +253,7 @@ def texture_source(
         source: ``procedural``, ``folder`` or ``training``.
         root: of ``folder``.
         count: textures of ``procedural``.
-        colour: ``auto`` (grey where all training images are grey) or ``keep``.
+        colour: ``keep`` or ``auto`` (grey where all training images are grey).
         max_memory: bytes kept by ``folder``.
 
     Raises:
