@@ -64,6 +64,12 @@ def test_a_fixed_threshold_gives_f1_of_pixels_and_images(found):
     assert fixed["classification"]["f1"] == pytest.approx(expected)
 
 
+def test_the_last_partial_batch_is_scored(found):
+    data, evaluation = found
+    assert len(data.test_samples) % data.batch_size
+    assert [sample.image for sample in evaluation.samples] == [s.image for s in data.test_samples]
+
+
 def test_both_kinds_have_a_mean(found):
     kinds = found[1].metrics["by_kind"]
     both = [kinds[kind]["image"]["auroc"] for kind in ("logical", "structural")]
