@@ -74,15 +74,17 @@ def show_metrics(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
 
 def _show_kinds(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
     """Print logical and structural anomalies apart, where a data set tells them apart."""
+    overlap = any("spro" in metrics for metrics in found.values())
     rows = []
     for name, metrics in found.items():
         for kind, figures in metrics.get("by_kind", {}).items():
             spro = metrics.get("spro", {}).get(kind, {})
-            row = metric_row(f"{name} {kind}", figures)
-            rows.append([*row, figure(spro.get("spro_05")), figure(spro.get("spro_30"))])
+            more = [figure(spro.get(key)) for key in ("spro_05", "spro_30")] if overlap else []
+            rows.append([*metric_row(f"{name} {kind}", figures), *more])
     if rows:
         columns = [name for name, _, _ in METRIC_COLUMNS]
-        header = ["category and kind", *columns, "AUsPRO 0.05", "AUsPRO 0.3"]
+        more = ["AUsPRO 0.05", "AUsPRO 0.3"] if overlap else []
+        header = ["category and kind", *columns, *more]
         print_table("by kind of anomaly", header, rows, plain=plain)
 
 
