@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from adbench.errors import UserError, nearest
 
@@ -28,6 +28,11 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     return kind(**checked)
 
 
+def _check_strength(value: float, where: str) -> None:
+    if not 0 <= value < 1:
+        raise UserError(f"{where}={value}: a number in [0, 1) is expected")
+
+
 def _converted(value: Any, hint: Any, where: str) -> Any:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
@@ -45,6 +50,8 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
         return tuple(_converted(item, get_args(hint)[0], where) for item in value)
     if origin is dict:
         hint = dict
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        return from_mapping(cast(type[Any], hint), value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
@@ -65,6 +72,33 @@ def _converted_union(value: Any, hints: tuple[Any, ...], where: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class LightKeys:
+    """Section ``train.light``."""
+
+    copies: int = 0
+    brightness: float = 0.3
+    contrast: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.copies < 0:
+            raise UserError(f"train.light.copies={self.copies}: zero or more are expected")
+        _check_strength(self.brightness, "train.light.brightness")
+        _check_strength(self.contrast, "train.light.contrast")
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundKeys:
+    """Section ``dataset.corrupt_background``."""
+
+    jitter: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_strength(self.jitter, "dataset.corrupt_background.jitter")
+        _check_strength(self.noise, "dataset.corrupt_background.noise")
+
+
+@dataclass(frozen=True, slots=True)
 class TrainKeys:
     """conf/train.yaml, section ``train``."""
 
@@ -78,6 +112,7 @@ class TrainKeys:
     oracle_every: int = 0
     checkpoint_minutes: float = 0.5
     max_memory: int = 4 << 30
+    light: LightKeys = LightKeys()
 
     def __post_init__(self) -> None:
         if self.epochs is None and self.steps is None and self.minutes is None:
@@ -159,6 +194,7 @@ class DatasetKeys:
     image_size: int | tuple[int, ...] = 256
     limit: int | None = None
     hold_out: float = 0.1
+    corrupt_background: BackgroundKeys = BackgroundKeys()
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

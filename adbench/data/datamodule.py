@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from adbench.data.batch import Batch
 from adbench.data.cache import ImageCache
+from adbench.data.changes import Change
 from adbench.data.sample import NORMAL, Sample
 from adbench.errors import UserError
 
@@ -109,16 +110,33 @@ class _Split(Dataset[int]):
 
 
 class SplitReader:
-    """Turns positions of a split into a Batch (the loaders' ``collate_fn``)."""
+    """Turns positions of a split into a Batch (the loaders' ``collate_fn``).
 
-    def __init__(self, samples: Sequence[Sample], cache: ImageCache) -> None:
-        self.samples = list(samples)
+    With copies, position i + k n is copy k of photograph i of n.
+
+    Attributes:
+        samples: one for each position.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        cache: ImageCache,
+        copies: int = 0,
+        changes: Sequence[Change] = (),
+    ) -> None:
+        self.photographs = len(samples)
+        self.samples = list(samples) * (1 + copies)
         self.cache = cache
+        self.changes = tuple(changes)
 
     def __call__(self, indices: Sequence[int]) -> Batch:
-        pixels = np.ascontiguousarray(self.cache.pixels[list(indices)])
+        pixels = np.ascontiguousarray(self.cache.pixels[[i % self.photographs for i in indices]])
         image = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
         chosen = [self.samples[i] for i in indices]
+        for change in self.changes:
+            for row, position in enumerate(indices):
+                image[row] = change(image[row], chosen[row], position // self.photographs)
         return Batch(
             image=image.contiguous(),
             label=torch.tensor([sample.label for sample in chosen]),
@@ -152,7 +170,14 @@ class DataModule(lightning.LightningDataModule):
 
     Attributes:
         image_size: (height, width) of every batch.
-        train_samples, val_samples, test_samples: normals to fit, held-out normals, test set.
+        train_samples, val_samples, test_samples: normals to fit (every copy one), held-out
+            normals, test set.
+
+    Args:
+        copies: changed copies of every training image; each counts as an image of its own, so
+            that features of training images can still be computed once and kept.
+        train_changes: what changes training images.
+        changes: what changes images of all splits, after that.
     """
 
     def __init__(
@@ -165,6 +190,9 @@ class DataModule(lightning.LightningDataModule):
         workers: int = 0,
         max_memory: int = 4 << 30,
         epoch_images: int | None = None,
+        copies: int = 0,
+        train_changes: Sequence[Change] = (),
+        changes: Sequence[Change] = (),
     ) -> None:
         super().__init__()
         self.splits = splits
@@ -174,18 +202,25 @@ class DataModule(lightning.LightningDataModule):
         self.workers = workers
         self.epoch_images = epoch_images
         share = max_memory // 3
-        self._readers = {
-            name: SplitReader(samples, ImageCache(samples, image_size, max_memory=share))
+        caches = {
+            name: ImageCache(samples, image_size, max_memory=share)
             for name, samples in (
                 ("train", splits.train),
                 ("val", splits.val),
                 ("test", splits.test),
             )
         }
+        self._readers = {
+            name: SplitReader(cache.samples, cache, changes=changes)
+            for name, cache in caches.items()
+        }
+        self._readers["train"] = SplitReader(
+            splits.train, caches["train"], copies, (*train_changes, *changes)
+        )
 
     @property
     def train_samples(self) -> list[Sample]:
-        return self.splits.train
+        return self._readers["train"].samples
 
     @property
     def val_samples(self) -> list[Sample]:
@@ -212,7 +247,7 @@ class DataModule(lightning.LightningDataModule):
         return self
 
     def train_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
-        """Yield the training normals once, in index order, not augmented."""
+        """Yield the training images once, copies after all photographs, in index order."""
         return self._in_order("train", batch_size)
 
     def val_batches(self, batch_size: int | None = None) -> Iterator[Batch]:

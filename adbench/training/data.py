@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adbench.config.schema import DatasetKeys, Settings
 from adbench.data.catalogue import dataset_root
+from adbench.data.changes import Change, DirtyBackground, Light
 from adbench.data.check import Finding, check_samples
 from adbench.data.datamodule import DataModule, split_samples
 from adbench.data.layouts import get_layout
@@ -14,6 +15,7 @@ from adbench.data.layouts.base import Layout
 from adbench.data.sample import Sample
 from adbench.errors import UserError, nearest
 from adbench.methods.base import Requirements
+from adbench.synthesis.foreground import otsu_foreground
 
 
 def open_layout(dataset: DatasetKeys) -> tuple[Layout, Path]:
@@ -57,7 +59,7 @@ def read_samples(dataset: DatasetKeys, categories: Sequence[str]) -> list[Sample
 
 def build_datamodule(keys: Settings, samples: Sequence[Sample]) -> DataModule:
     """Return the data module of one run."""
-    dataset = keys.dataset
+    dataset, light = keys.dataset, keys.train.light
     splits = split_samples(
         samples,
         hold_out=dataset.hold_out,
@@ -73,7 +75,17 @@ def build_datamodule(keys: Settings, samples: Sequence[Sample]) -> DataModule:
         workers=keys.hardware.workers,
         max_memory=keys.train.max_memory,
         epoch_images=keys.train.epoch_images,
+        copies=light.copies,
+        train_changes=[Light(light.brightness, light.contrast, keys.seed)] if light.copies else [],
+        changes=_background(dataset, keys.seed),
     )
+
+
+def _background(dataset: DatasetKeys, seed: int) -> list[Change]:
+    keys = dataset.corrupt_background
+    if keys.jitter == 0 and keys.noise == 0:
+        return []
+    return [DirtyBackground(keys.jitter, keys.noise, otsu_foreground, seed)]
 
 
 def check_data(samples: Sequence[Sample], say: Callable[[str], None]) -> None:

@@ -182,10 +182,11 @@ class _Session:
     def _introduce(self, datamodule: DataModule, module: AnomalyModule) -> None:
         weights = weights_record(module)
         self.folder.update(weights=weights)
-        splits = datamodule.splits
+        splits, light = datamodule.splits, self.keys.train.light
+        copies = f" and {light.copies} copies of each in other light" if light.copies else ""
         self.say(
             f"{self.config['model']['name']} on {'+'.join(self.categories)}: "
-            f"{len(splits.train)} normal images to train, {len(splits.val)} held out, "
+            f"{len(splits.train)} normal images to train{copies}, {len(splits.val)} held out, "
             f"{len(splits.test)} to test, {'x'.join(map(str, self.keys.dataset.size))} px"
         )
         if weights:

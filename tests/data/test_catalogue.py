@@ -25,6 +25,7 @@ COMMON = [
     "image_size",
     "limit",
     "hold_out",
+    "corrupt_background",
     "options",
 ]
 
