@@ -1,11 +1,13 @@
 """Times RealNet's savings against the forms as written, each pair in one run.
 
 python benchmarks/realnet.py PART [--scale small|paper] [--threads N]
+python benchmarks/realnet.py inference --run FOLDER --images FOLDER
 
 PART: afs (bar: 4 times faster) | rrs (bar: 2 times faster, peak 400 MB lower; always at the
 paper's widths and batch 16) | step (shares of a training step, plain and fast, equal losses) |
 inference (beside the bare backbone; bf16 and channels last with the rank correlation).
-Backbone weights are random: they change no time. ``small`` is ResNet-18 as in realnet_cpu,
+Backbone weights are random: they change no time, but a rank correlation needs a trained run and
+pictures (--run, --images; 32 of them, evenly spaced). ``small`` is ResNet-18 as in realnet_cpu,
 ``paper`` Wide ResNet-50 with the paper's widths (12 GB for a step).
 """
 
@@ -19,12 +21,17 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 from adbench.backbones.extractor import FeatureExtractor
 from adbench.data.batch import Batch
+from adbench.data.cache import resized_image
+from adbench.data.images import is_image
+from adbench.methods.base import load_detector
 from adbench.methods.realnet.module import RealNetModule
 from adbench.methods.realnet.residuals import ResidualSelection
 from adbench.synthesis.base import Synthesizer, Synthetic
@@ -216,37 +223,65 @@ def ranks(x):
     return x.flatten().argsort().argsort().double()
 
 
-def inference(scale):
-    """Throughput of the detector and its parts beside the bare backbone."""
-    image = torch.rand(scale["batch"], 3, scale["size"], scale["size"])
+def random_detector(scale):
+    """Return an untrained detector and a batch of noise."""
     detector = built(scale, afs={"mode": "rdr"}).detector.eval()
     for net in detector.recon:  # as after training: a zero start would hide the precision
         torch.nn.init.normal_(list(net.parameters())[-2], std=0.02)
-    with torch.inference_mode():
-        bare = seconds(lambda: detector.backbone(image))
-        features = detector.features(image)
-        made = detector.reconstructed(features)
-        parts = SimpleNamespace(
-            reconstruction=seconds(lambda: detector.reconstructed(features)),
-            selection_and_discriminator=seconds(lambda: detector.logits(features, made)),
-        )
-        reference = detector._image_logits(image)
-        whole = seconds(lambda: detector(image))
-        rate = len(image) / whole
-        print(f"inference: {rate:.1f} img/s, bare backbone {len(image) / bare:.1f} img/s")
-        for name, value in {"backbone": bare, **vars(parts)}.items():
-            print(f"  {name} {value / whole:.1%}")
-        for last in (False, True):
-            if last:
-                detector.to(memory_format=torch.channels_last)
-            for half in (False, True):
-                with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                    logits = detector._image_logits(image)
-                    taken = seconds(lambda: detector._image_logits(image))
-                gaps = [x[:, 1] - x[:, 0] for x in (reference, logits.float())]
-                rho = torch.corrcoef(torch.stack([ranks(g) for g in gaps]))[0, 1].item()
-                name = f"{'bf16' if half else 'fp32'}{' channels last' if last else ''}"
-                print(f"  {name}: {len(image) / taken:.1f} img/s, rank correlation {rho:.5f}")
+    return detector, torch.rand(scale["batch"], 3, scale["size"], scale["size"]).split(100)
+
+
+def trained_detector(run, folder):
+    """Return the detector of a run and 32 pictures below ``folder`` in batches of 8."""
+    detector = load_detector(run, torch.device("cpu"))
+    paths = sorted(path for path in folder.rglob("*") if is_image(path))
+    paths = [paths[i * len(paths) // 32] for i in range(32)]
+    pixels = np.stack([resized_image(path, detector.image_size) for path in paths])
+    return detector, (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255).split(8)
+
+
+@torch.inference_mode()
+def inference(detector, batches):
+    """Throughput of the detector and its parts beside the bare backbone."""
+    image = batches[0]
+    bare = seconds(lambda: detector.backbone(image))
+    features = detector.features(image)
+    made = detector.reconstructed(features)
+    parts = SimpleNamespace(
+        reconstruction=seconds(lambda: detector.reconstructed(features)),
+        selection_and_discriminator=seconds(lambda: detector.logits(features, made)),
+    )
+    whole = seconds(lambda: detector(image))
+    rate = len(image) / whole
+    print(f"inference: {rate:.1f} img/s, bare backbone {len(image) / bare:.1f} img/s")
+    for name, value in {"backbone": bare, **vars(parts)}.items():
+        print(f"  {name} {value / whole:.1%}")
+    reference = margins(detector, batches)
+    for last in (False, True):
+        if last:
+            detector.to(memory_format=torch.channels_last)
+        for half in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                found = margins(detector, batches)
+                taken = seconds(lambda: detector._image_logits(image))
+            rho = correlation(reference, found)
+            maxima = correlation(*(x.flatten(1).amax(1) for x in (reference, found)))
+            name = f"{'bf16' if half else 'fp32'}{' channels last' if last else ''}"
+            print(
+                f"  {name}: {len(image) / taken:.1f} img/s, rank correlation of all pixels "
+                f"{rho:.5f}, of the maps' maxima {maxima:.5f}"
+            )
+
+
+def margins(detector, batches):
+    """Return log-odds of all pixels, [N, H, W]."""
+    logits = torch.cat([detector._image_logits(image).float() for image in batches])
+    return logits[:, 1] - logits[:, 0]
+
+
+def correlation(first, second):
+    """Return Spearman's coefficient."""
+    return torch.corrcoef(torch.stack([ranks(first), ranks(second)]))[0, 1].item()
 
 
 def main():
@@ -255,6 +290,8 @@ def main():
     parser.add_argument("part", choices=parts)
     parser.add_argument("--scale", choices=tuple(SCALES), default="small")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--run", type=Path, help="a trained RealNet run, for inference")
+    parser.add_argument("--images", type=Path, help="pictures for --run")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     scale = SCALES[chosen.scale]
@@ -262,8 +299,13 @@ def main():
         rrs_alone(chosen.part == "rrs-plain")
     elif chosen.part == "rrs":
         rrs(chosen.threads)
+    elif chosen.part == "inference":
+        trained = chosen.run is not None
+        inference(
+            *(trained_detector(chosen.run, chosen.images) if trained else random_detector(scale))
+        )
     else:
-        {"afs": afs, "step": step, "inference": inference}[chosen.part](scale)
+        {"afs": afs, "step": step}[chosen.part](scale)
 
 
 if __name__ == "__main__":
