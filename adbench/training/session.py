@@ -18,6 +18,7 @@ import torch
 
 from adbench.config.schema import Settings, settings
 from adbench.data.datamodule import DataModule
+from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Detector, load_detector, save_detector
 from adbench.runs.environment import environment, peak_memory
@@ -40,8 +41,10 @@ from adbench.training.evaluate import (
     prediction_rows,
     write_predictions,
 )
+from adbench.training.heatmaps import write_png
 from adbench.training.loggers import build_logger, log_to
 from adbench.training.pictures import HeatMaps
+from adbench.training.score_plot import score_histograms
 from adbench.training.selection import Selection, validation_signal
 from adbench.training.threshold import threshold_entry, threshold_of
 
@@ -362,7 +365,7 @@ def _interrupts_raised() -> Iterator[None]:
 def tested(
     detector: Detector, datamodule: DataModule, keys: Settings, device: torch.device, folder: Path
 ) -> dict[str, Any]:
-    """Test a detector, write predictions.csv and heat maps into ``folder``; return metrics.json."""
+    """Test a detector, write its tables and pictures into ``folder``; return metrics.json."""
     normal = held_out(detector, datamodule, keys.metrics, device)
     threshold = threshold_of(normal.scores, keys.threshold.false_alarm_rate)
     pictures = HeatMaps(detector, datamodule, device, keys.images.save)
@@ -377,6 +380,14 @@ def tested(
     rows = prediction_rows(found, threshold.value)
     write_predictions(folder / "predictions.csv", rows)
     pictures.write(folder / "images", threshold.value)
+    groups = {
+        "held-out normal": normal.scores,
+        "test normal": found.scores[found.labels == NORMAL],
+        "test anomalous": found.scores[found.labels == ANOMALOUS],
+        "test, unlabelled": found.scores[found.labels == UNKNOWN],
+    }
+    if any(len(scores) for scores in groups.values()):
+        write_png(folder / "scores.png", score_histograms(groups, threshold.value))
     return {
         "schema": SCHEMA,
         "protocol": keys.protocol,
