@@ -20,7 +20,7 @@ from adbench.synthesis.foreground_presets import RULES, preset_foreground
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
 
-METHODS = ("otsu", "preset", "files", "none")
+METHODS = ("otsu", "preset", "rules", "files", "none")
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood", "weave")
 _SHARES = (0.05, 0.9)
 # Otsu's share of the variance that lies between both sides: 2/pi for one normal distribution, 3/4
@@ -67,10 +67,12 @@ class ForegroundBank:
 
     Args:
         method: ``otsu`` (computed per image), ``preset`` (RealNet's rule of the category),
-            ``files`` (masks beside the data set) or ``none``.
+            ``rules`` (that rule where there is one, else as ``otsu``), ``files`` (masks beside
+            the data set) or ``none``.
         root: for ``files``: the folder that holds ``CATEGORY/STEM.png``.
-        preset: for ``preset``: ``mvtec``, ``visa``, ``mpdd`` or ``btad``.
-        everywhere: categories that are foreground all over, whatever the method but ``files``.
+        preset: for ``preset`` and ``rules``: ``mvtec``, ``visa``, ``mpdd`` or ``btad``; with
+            ``rules`` any other name means no rules.
+        everywhere: categories that are foreground all over where no rule speaks of them.
     """
 
     def __init__(
@@ -116,11 +118,14 @@ class ForegroundBank:
     def _of(self, sample: Sample, picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
         if self.method == "files":
             return self._read(sample, picture.shape[:2])
+        if self.method == "preset" or (self.method == "rules" and self._ruled(sample.category)):
+            return preset_foreground(picture, str(self.preset), sample.category)
         if sample.category in self.everywhere:
             return np.ones(picture.shape[:2], dtype=bool)
-        if self.method == "otsu":
-            return otsu_foreground(picture)
-        return preset_foreground(picture, str(self.preset), sample.category)
+        return otsu_foreground(picture)
+
+    def _ruled(self, category: str) -> bool:
+        return category in RULES.get(str(self.preset), {})
 
     def _read(self, sample: Sample, size: tuple[int, ...]) -> NDArray[np.bool_]:
         path = Path(str(self.root)) / sample.category / f"{sample.image.stem}.png"

@@ -41,7 +41,7 @@ NAMES = [*PLAIN, "pool", "pool_of_pairs", "mixture"]
 
 
 def test_the_group_is_complete():
-    wanted = {"las", "draem", "memseg", "cutpaste", "cutpaste_scar", "nsa", "pool", "none"}
+    wanted = {"las", "draem", "dtd", "memseg", "cutpaste", "cutpaste_scar", "nsa", "pool", "none"}
     assert wanted <= {path.stem for path in FOLDER.glob("*.yaml")}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -19,6 +21,9 @@ from adbench.synthesis.foreground_presets import (
     preset_foreground,
 )
 
+_Y, _X = np.mgrid[:100, :140]
+_DISC = ((_Y - 50) ** 2 + (_X - 70) ** 2 < 35**2)[..., None]
+PICTURE = np.where(_DISC, 200, 30).astype(np.uint8).repeat(3, -1)
 PUBLISHED = {"mvtec": 15, "visa": 12, "mpdd": 6, "btad": 3}
 
 
@@ -52,13 +57,30 @@ def test_presets_cover_every_category(preset, count):
 
 
 def test_a_preset_works_at_any_size():
-    y, x = np.mgrid[:100, :140]
-    disc = ((y - 50) ** 2 + (x - 70) ** 2 < 35**2)[..., None]
-    image = np.where(disc, 200, 30).astype(np.uint8).repeat(3, -1)
-    found = preset_foreground(image, "mvtec", "pill")
+    found = preset_foreground(PICTURE, "mvtec", "pill")
     assert found.shape == (100, 140)
-    assert (found == disc[..., 0]).mean() > 0.98
-    assert preset_foreground(image, "mvtec", "carpet").all()
+    assert (found == _DISC[..., 0]).mean() > 0.98
+    assert preset_foreground(PICTURE, "mvtec", "carpet").all()
+
+
+def test_rules_where_there_are_any_else_otsu(datamodule):
+    (category,) = {sample.category for sample in datamodule.train_samples}
+    assert category == "disc"  # no data set of RealNet's has it
+    otsu, rules = ForegroundBank("otsu"), ForegroundBank("rules", preset="mvtec")
+    index = torch.arange(3)
+    for bank in (otsu, rules):
+        bank.prepare(datamodule)
+    assert torch.equal(otsu.masks(index), rules.masks(index))
+    found = rules._of(replace(datamodule.train_samples[0], category="bottle"), PICTURE)
+    assert np.array_equal(found, preset_foreground(PICTURE, "mvtec", "bottle"))
+    assert not np.array_equal(found, rules._of(datamodule.train_samples[0], PICTURE))
+
+
+def test_a_rule_goes_before_the_list_of_textures(datamodule):
+    sample = replace(datamodule.train_samples[0], category="grid")
+    found = ForegroundBank("preset", preset="mvtec")._of(sample, PICTURE)
+    assert np.array_equal(found, preset_foreground(PICTURE, "mvtec", "grid"))
+    assert ForegroundBank("otsu")._of(sample, PICTURE).all()
 
 
 def test_unknown_presets_and_categories_are_named():
