@@ -24,7 +24,7 @@ def run(words: Sequence[str]) -> int:
     from adbench.cli.train import show_metrics
     from adbench.runs.files import read_json
     from adbench.runs.folder import open_run
-    from adbench.training.session import test
+    from adbench.training.testing import test
 
     folder, config = open_run(given.pop("run"))
     if not folder.finished:

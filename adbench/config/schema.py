@@ -112,9 +112,12 @@ class TrainKeys:
     oracle_every: int = 0
     checkpoint_minutes: float = 0.5
     max_memory: int = 4 << 30
+    refit: bool = False
     light: LightKeys = LightKeys()
 
     def __post_init__(self) -> None:
+        if self.refit and self.select == "test":
+            raise UserError("train.refit=true and train.select=test contradict each other")
         if self.epochs is None and self.steps is None and self.minutes is None:
             raise UserError("nothing says when training ends: set train.epochs, steps or minutes")
         for name in ("epochs", "steps", "minutes", "batch_size", "epoch_images"):

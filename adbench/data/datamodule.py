@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import lightning
@@ -26,6 +26,15 @@ class Splits:
     train: list[Sample]
     val: list[Sample]
     test: list[Sample]
+
+    def all_normals(self) -> Splits:
+        """Return splits that train on the held-out normals too and hold out nothing."""
+        return Splits(ordered([*self.train, *self.val]), [], self.test)
+
+
+def ordered(samples: Iterable[Sample]) -> list[Sample]:
+    """Return samples by category and relative path."""
+    return sorted(samples, key=lambda sample: (sample.category, sample.relative))
 
 
 def split_samples(
@@ -50,10 +59,10 @@ def split_samples(
     Raises:
         UserError: no normal image is left to train on.
     """
-    ordered = sorted(samples, key=lambda sample: (sample.category, sample.relative))
-    normals = [s for s in ordered if s.split == "train" and s.label == NORMAL]
-    val = [s for s in ordered if s.split == "val" and s.label == NORMAL]
-    test = [s for s in ordered if s.split == "test"]
+    found = ordered(samples)
+    normals = [s for s in found if s.split == "train" and s.label == NORMAL]
+    val = [s for s in found if s.split == "val" and s.label == NORMAL]
+    test = [s for s in found if s.split == "test"]
     train: list[Sample] = []
     held: list[Sample] = []
     for category in sorted({sample.category for sample in normals}):
@@ -93,7 +102,7 @@ def _spread_test(samples: list[Sample], limit: int | None) -> list[Sample]:
     bad = [s for s in samples if s.label != NORMAL]
     share = min(max(math.ceil(limit * len(good) / len(samples)), min(len(good), 1)), limit)
     chosen = _spread(good, share) + _spread(bad, limit - share)
-    return sorted(chosen, key=lambda sample: (sample.category, sample.relative))
+    return ordered(chosen)
 
 
 class _Split(Dataset[int]):

@@ -100,6 +100,8 @@ class Requirements:
         min_batch: smallest training batch (batch statistics may need several images).
         needs_masks, needs_defects: real masks or defects needed in training.
         uses_synthesis: trains on synthetic anomalies.
+        uses_held_out: the detector itself is settled on held-out normals, so that they cannot be
+            trained on (no ``train.refit``).
         multiclass, ddp, export: supported or not.
         memory_bytes: estimate of caches held in memory for ``train_images`` images.
     """
@@ -110,6 +112,7 @@ class Requirements:
     needs_masks: bool = False
     needs_defects: bool = False
     uses_synthesis: bool = False
+    uses_held_out: bool = False
     multiclass: bool = True
     ddp: bool = False
     export: bool = True

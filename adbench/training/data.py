@@ -57,8 +57,10 @@ def read_samples(dataset: DatasetKeys, categories: Sequence[str]) -> list[Sample
     return found
 
 
-def build_datamodule(keys: Settings, samples: Sequence[Sample]) -> DataModule:
-    """Return the data module of one run."""
+def build_datamodule(
+    keys: Settings, samples: Sequence[Sample], *, all_normals: bool = False
+) -> DataModule:
+    """Return the data module of one run; with ``all_normals`` nothing is held out."""
     dataset, light = keys.dataset, keys.train.light
     splits = split_samples(
         samples,
@@ -68,7 +70,7 @@ def build_datamodule(keys: Settings, samples: Sequence[Sample]) -> DataModule:
         seed=keys.seed,
     )
     return DataModule(
-        splits,
+        splits.all_normals() if all_normals else splits,
         image_size=dataset.size,
         batch_size=keys.train.batch_size,
         seed=keys.seed,

@@ -18,11 +18,10 @@ import torch
 
 from adbench.config.schema import Settings, settings
 from adbench.data.datamodule import DataModule
-from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN
 from adbench.errors import UserError
-from adbench.methods.base import AnomalyModule, Detector, load_detector, save_detector
+from adbench.methods.base import AnomalyModule, load_detector, save_detector
 from adbench.runs.environment import environment, peak_memory
-from adbench.runs.files import read_json, write_json
+from adbench.runs.files import write_json
 from adbench.runs.folder import RunFolder, run_path
 from adbench.runs.stages import run_stages
 from adbench.training.build import build_module, build_synthesis, weights_record
@@ -34,21 +33,12 @@ from adbench.training.data import (
     chosen_categories,
     read_samples,
 )
-from adbench.training.evaluate import (
-    Evaluation,
-    evaluate,
-    held_out,
-    prediction_rows,
-    write_predictions,
-)
-from adbench.training.heatmaps import write_png
+from adbench.training.evaluate import evaluate
 from adbench.training.loggers import build_logger, log_to
-from adbench.training.pictures import HeatMaps
-from adbench.training.score_plot import score_histograms
+from adbench.training.refit import FIRST, check_refit, first_config, refit_keys
 from adbench.training.selection import Selection, validation_signal
-from adbench.training.threshold import threshold_entry, threshold_of
+from adbench.training.testing import device_of, held_out_of, tested
 
-SCHEMA = 1
 Say = Callable[[str], None]
 
 
@@ -75,17 +65,35 @@ def train_run(
     """Train, test and write one run folder; resume it where a checkpoint lies."""
     own = {**config, "dataset": {**config["dataset"], "category": _category_value(categories)}}
     name = categories[0] if len(categories) == 1 else "multiclass"
-    folder = RunFolder(run_path(own, name))
+    return _run_in(RunFolder(run_path(own, name)), own, keys, categories, overrides, say)
+
+
+def _run_in(
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    keys: Settings,
+    categories: Sequence[str],
+    overrides: Sequence[str],
+    say: Say,
+) -> Path:
     with folder.locked():
         if config["force"] is True:
             folder.clear()
         if folder.finished and config["stage"] is None:
             say(f"{folder.path}: finished before, reported as it is (force=true repeats it)")
             return folder.path
-        folder.begin(own, list(overrides))
+        folder.begin(config, list(overrides))
         with _logged(folder, say) as told:
             try:
-                _Session(own, keys, folder, categories, told).run()
+                if keys.train.refit:
+                    check_refit(config, keys)
+                    first = RunFolder(folder / FIRST)
+                    before = first_config(config)
+                    _run_in(first, before, settings(before), categories, overrides, told)
+                    if not first.finished:  # only stages were asked for
+                        return folder.path
+                    keys = refit_keys(keys, first.path)
+                _Session(config, keys, folder, categories, told).run()
             except BaseException as error:
                 _record_failure(folder, error)
                 raise
@@ -151,10 +159,10 @@ class _Session:
         with self._timed("data"):
             samples = read_samples(self.keys.dataset, self.categories)
             check_data(samples, self.say)
-            datamodule = build_datamodule(self.keys, samples)
+            datamodule = build_datamodule(self.keys, samples, all_normals=self.keys.train.refit)
         with self._timed("build"):
             module = build_module(self.config, self.keys)
-            module.to(_device(self.keys.hardware.accelerator))  # stages and caches run there too
+            module.to(device_of(self.keys.hardware.accelerator))  # stages and caches run there too
         check_requirements(module.requirements(len(datamodule.train_samples)), self.keys, samples)
         self._introduce(datamodule, module)
         if self._stages(datamodule, module):
@@ -167,7 +175,8 @@ class _Session:
             module.finish(datamodule.without_test())
             module.artefacts(self.folder.path)
             save_detector(module.detector, self.folder.path)
-        self._test(datamodule, chosen, selections)
+        held = build_datamodule(self.keys, samples) if self.keys.train.refit else datamodule
+        self._test(datamodule, held, chosen, selections)
         self.seconds["total"] = time.perf_counter() - start
         self.folder.update(
             status="finished",
@@ -335,12 +344,19 @@ class _Session:
                 return epoch
         return self.epochs
 
-    def _test(self, datamodule: DataModule, epoch: int, selections: Sequence[Selection]) -> None:
-        device = _device(self.keys.hardware.accelerator)
+    def _test(
+        self,
+        datamodule: DataModule,
+        held: DataModule,
+        epoch: int,
+        selections: Sequence[Selection],
+    ) -> None:
+        device = device_of(self.keys.hardware.accelerator)
         # Read back from the folder: what is measured is what was saved.
         detector = load_detector(self.folder.path, device)
         with self._timed("test"):
-            document = tested(detector, datamodule, self.keys, device, self.folder.path)
+            normal = held_out_of(self.folder.path, held, self.keys)
+            document = tested(detector, datamodule, self.keys, normal, self.folder.path)
         document["category"] = "+".join(self.categories)
         document["epoch"] = epoch
         for selection in selections:
@@ -360,76 +376,3 @@ def _interrupts_raised() -> Iterator[None]:
     except SystemExit as error:
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from error
-
-
-def tested(
-    detector: Detector, datamodule: DataModule, keys: Settings, device: torch.device, folder: Path
-) -> dict[str, Any]:
-    """Test a detector, write its tables and pictures into ``folder``; return metrics.json."""
-    normal = held_out(detector, datamodule, keys.metrics, device)
-    threshold = threshold_of(normal.scores, keys.threshold.false_alarm_rate)
-    pictures = HeatMaps(detector, datamodule, device, keys.images.save)
-    found: Evaluation = evaluate(
-        detector,
-        datamodule,
-        keys.metrics,
-        device,
-        pixel_threshold=normal.pixel_threshold,
-        each=pictures,
-    )
-    rows = prediction_rows(found, threshold.value)
-    write_predictions(folder / "predictions.csv", rows)
-    pictures.write(folder / "images", threshold.value)
-    groups = {
-        "held-out normal": normal.scores,
-        "test normal": found.scores[found.labels == NORMAL],
-        "test anomalous": found.scores[found.labels == ANOMALOUS],
-        "test, unlabelled": found.scores[found.labels == UNKNOWN],
-    }
-    if any(len(scores) for scores in groups.values()):
-        write_png(folder / "scores.png", score_histograms(groups, threshold.value))
-    return {
-        "schema": SCHEMA,
-        "protocol": keys.protocol,
-        "epoch": None,
-        "category": None,
-        **found.metrics,
-        "threshold": threshold_entry(threshold, found.scores, found.labels),
-        "seconds": {name: round(value, 3) for name, value in found.seconds.items()},
-    }
-
-
-def _device(accelerator: str) -> torch.device:
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    if accelerator == "mps":
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def test(
-    folder: RunFolder, config: Mapping[str, Any], say: Say, *, elsewhere: bool
-) -> tuple[Path, dict[str, Any]]:
-    """Test a finished run again; return where the results lie and metrics.json.
-
-    On the run's own data the figures are compared with the stored ones; on another data set they
-    are written under ``tests/DATASET-CATEGORY`` in the run folder.
-    """
-    keys = settings(config)
-    torch.set_num_threads(keys.hardware.threads)
-    device = _device(keys.hardware.accelerator)
-    detector = load_detector(folder.path, device)
-    categories = chosen_categories(keys.dataset)
-    samples = read_samples(keys.dataset, categories)
-    check_data(samples, say)
-    datamodule = build_datamodule(keys, samples)
-    name = f"{keys.dataset.name}-{'+'.join(categories)}" if elsewhere else "again"
-    target = folder.path / "tests" / name
-    target.mkdir(parents=True, exist_ok=True)
-    document = tested(detector, datamodule, keys, device, target)
-    document["category"] = "+".join(categories)
-    if not elsewhere:
-        stored = read_json(folder / "metrics.json")
-        document["epoch"] = stored["epoch"]
-    write_json(target / "metrics.json", document)
-    return target, document

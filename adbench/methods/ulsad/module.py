@@ -106,6 +106,7 @@ class UlsadModule(AnomalyModule):
             size_multiple=MULTIPLE,
             min_size=SMALLEST,
             min_batch=SMALLEST_BATCH,
+            uses_held_out=True,
             memory_bytes=self._cache_bytes(train_images),
         )
 
