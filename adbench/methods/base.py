@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -136,11 +137,14 @@ class AnomalyModule(lightning.LightningModule):
 
     Attributes:
         stage_folder: where the run's finished stages lie; set before ``prepare``.
+        progress: returns the share of the training's budget that is spent, 0..1; set before
+            the first step.
     """
 
     detector: Detector
     seed: int = 0
     stage_folder: Path | None = None
+    progress: Callable[[], float] = staticmethod(lambda: 0.0)
 
     def requirements(self, train_images: int) -> Requirements:
         """Return what holds for a training set of ``train_images`` images."""

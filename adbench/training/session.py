@@ -260,6 +260,7 @@ class _Session:
         logger = build_logger(self.config["logger"], self.folder.path)
         history = History(self.folder / "history.csv", log_to(logger))
         budget = Budget(keys, len(datamodule.train_dataloader()))
+        module.progress = budget.fraction
         selections = self._selections(datamodule, module, history)
         live = not self.keys.plain and os.isatty(2)
         callbacks = [

@@ -237,7 +237,10 @@ class GlassModule(AnomalyModule):
         )
         with torch.autocast(self.device.type, enabled=False):
             total, parts = self._gradients(normal, local, inputs)
+        factor = self.optimiser.factor(self.progress())
         for optimiser in self._optimisers():
+            for group in optimiser.param_groups:
+                group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
             optimiser.step()
         return {"loss": total.detach(), **parts}
 

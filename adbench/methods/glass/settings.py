@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from adbench.errors import UserError
@@ -97,9 +98,20 @@ class OptimiserKeys:
     Attributes:
         adaptor_lr, adaptor_l2: Adam's learning rate and its L2 term.
         discriminator_lr, discriminator_decay: AdamW's learning rate and decoupled decay.
+        schedule: ``constant``, or ``cosine``: both rates fall to zero over the budget (ours).
     """
 
     adaptor_lr: float = 1e-4
     adaptor_l2: float = 1e-5
     discriminator_lr: float = 2e-4
     discriminator_decay: float = 0.01
+    schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        chosen(self.schedule, ("constant", "cosine"), "optimiser.schedule")
+
+    def factor(self, progress: float) -> float:
+        """Return what rates are multiplied by where ``progress`` (0..1) of the budget is spent."""
+        if self.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * progress))

@@ -51,6 +51,22 @@ def test_loss_falls(extractor, squares, normals):
     assert float(parts[-1]["loss"]) < 0.7 * float(parts[0]["loss"])
 
 
+def test_cosine_rates_fall_from_whole_to_zero(extractor, squares, normals):
+    module = built(extractor, squares, optimiser={"schedule": "cosine"})
+    constant = built(extractor, squares).optimiser
+    for progress, factor in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0)):
+        assert module.optimiser.factor(progress) == pytest.approx(factor)
+        assert constant.factor(progress) == 1.0
+    before = [value.clone() for value in module.head.parameters()]
+    module.progress = lambda: 1.0
+    trained(module, normals, steps=2)
+    for value, old in zip(module.head.parameters(), before, strict=True):
+        assert torch.equal(value, old)
+    module.progress = lambda: 0.5
+    trained(module, normals, steps=2)
+    assert not torch.equal(next(module.head.parameters()), before[0])
+
+
 @pytest.mark.parametrize("hypothesis", ["manifold", "hypersphere"])
 def test_plain_and_fast_train_to_the_same_detector(extractor, squares, normals, hypothesis):
     detectors = []
