@@ -19,8 +19,8 @@ from adbench.methods.glass.discriminator import SLOPE, Head
 class GlassDetector(Detector):
     """Scores each position of a grid by the folded discriminator.
 
-    The image score is the largest probability on the grid, before the map is resized and
-    smoothed.
+    The image score is the largest probability on the grid before the map is resized and smoothed
+    (code), or the largest of the smoothed map, which a single loud position does not decide.
 
     Args:
         backbone: keyword arguments of the FeatureExtractor.
@@ -28,6 +28,7 @@ class GlassDetector(Detector):
         patch, embed, aggregation: of the local averaging.
         hidden: width of the discriminator's hidden layer.
         smoothing: sigma of the Gaussian on the map, pixels at the working size.
+        score: ``grid`` or ``map``: what the image score is the maximum of.
         extractor: the built backbone; None builds one with untrained values.
     """
 
@@ -43,12 +44,13 @@ class GlassDetector(Detector):
         aggregation: str = "code",
         hidden: int = 1024,
         smoothing: float = 4.0,
+        score: str = "grid",
         extractor: FeatureExtractor | None = None,
     ) -> None:
         super().__init__()
         self.backbone = FeatureExtractor(**backbone) if extractor is None else extractor
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.smoothing = smoothing
+        self.smoothing, self.score = smoothing, score
         self.aggregation = Aggregation(self.backbone.channels, patch, embed, aggregation)
         self.config = {
             "backbone": dict(backbone),
@@ -58,6 +60,7 @@ class GlassDetector(Detector):
             "aggregation": aggregation,
             "hidden": hidden,
             "smoothing": smoothing,
+            "score": score,
         }
         self.weight: Tensor
         self.bias: Tensor
@@ -80,9 +83,10 @@ class GlassDetector(Detector):
             )
         grid = torch.sigmoid(self.logits(self.maps(image)))
         anomaly_map = smooth_upsample(grid, self.image_size, self.smoothing)
+        score = (grid if self.score == "grid" else anomaly_map).amax((1, 2, 3))
         if size != self.image_size:
             anomaly_map = F.interpolate(anomaly_map, size, mode="bilinear", align_corners=False)
-        return Prediction(grid.amax((1, 2, 3)), anomaly_map)
+        return Prediction(score, anomaly_map)
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Return the backbone's maps of images at the working size, float32."""

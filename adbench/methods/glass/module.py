@@ -28,6 +28,7 @@ from adbench.methods.glass.settings import (
     BN_STATS,
     CENTRES,
     HYPOTHESES,
+    SCORES,
     GasKeys,
     LossKeys,
     OptimiserKeys,
@@ -63,6 +64,7 @@ class GlassModule(AnomalyModule):
             recalibrate (once a step, and a clean pass after training).
         hidden: width of the discriminator.
         smoothing: sigma of the map's Gaussian, pixels.
+        score: grid | map: what the image score is the maximum of.
         max_memory: bytes the cached features may take in memory; beyond, a mapped file.
         weights: a checkpoint of the authors to start from.
 
@@ -92,6 +94,7 @@ class GlassModule(AnomalyModule):
         bn_stats: str = "code",
         hidden: int = 1024,
         smoothing: float = 4.0,
+        score: str = "grid",
         max_memory: int = 4 << 30,
         weights: str | None = None,
     ) -> None:
@@ -116,6 +119,7 @@ class GlassModule(AnomalyModule):
             aggregation=chosen(aggregation, AGGREGATIONS, "aggregation"),
             hidden=hidden,
             smoothing=smoothing,
+            score=chosen(score, SCORES, "score"),
             extractor=backbone,
         )
         self.head = Head(self.detector.aggregation.width, hidden, adaptor=adaptor)

@@ -11,6 +11,7 @@ from adbench.methods.keys import chosen
 HYPOTHESES = ("manifold", "hypersphere", "auto", "opposite")
 CENTRES = ("position", "scalar", "code")
 BN_STATS = ("code", "once", "recalibrate")
+SCORES = ("grid", "map")
 AGGREGATIONS = ("code", "paper")
 
 

@@ -51,6 +51,22 @@ def test_loss_falls(extractor, squares, normals):
     assert float(parts[-1]["loss"]) < 0.7 * float(parts[0]["loss"])
 
 
+@pytest.mark.parametrize("size", [(64, 64), (96, 80)])
+def test_the_image_score_is_the_maximum_of_what_the_key_names(extractor, squares, normals, size):
+    found = {}
+    for score in ("grid", "map"):
+        module = built(extractor, squares, score=score)
+        trained(module, normals, steps=3)
+        image = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(1))
+        found[score] = module.detector.eval()(image)
+    assert torch.equal(found["grid"].anomaly_map, found["map"].anomaly_map)
+    assert (found["map"].score < found["grid"].score).all()
+    if size == module.detector.image_size:
+        assert torch.equal(found["map"].score, found["map"].anomaly_map.amax((1, 2, 3)))
+    with pytest.raises(UserError, match="model.score=maps"):
+        built(extractor, squares, score="maps")
+
+
 def test_cosine_rates_fall_from_whole_to_zero(extractor, squares, normals):
     module = built(extractor, squares, optimiser={"schedule": "cosine"})
     constant = built(extractor, squares).optimiser
