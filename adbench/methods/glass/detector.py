@@ -20,7 +20,8 @@ class GlassDetector(Detector):
     """Scores each position of a grid by the folded discriminator.
 
     The image score is the largest probability on the grid before the map is resized and smoothed
-    (code), or the largest of the smoothed map, which a single loud position does not decide.
+    (code), or one that a single loud position does not decide: the largest of the smoothed map, or
+    the mean of the hundredth of the grid with the largest probabilities.
 
     Args:
         backbone: keyword arguments of the FeatureExtractor.
@@ -28,7 +29,7 @@ class GlassDetector(Detector):
         patch, embed, aggregation: of the local averaging.
         hidden: width of the discriminator's hidden layer.
         smoothing: sigma of the Gaussian on the map, pixels at the working size.
-        score: ``grid`` or ``map``: what the image score is the maximum of.
+        score: ``grid``, ``map`` or ``top``: the image score, in this order.
         extractor: the built backbone; None builds one with untrained values.
     """
 
@@ -83,10 +84,16 @@ class GlassDetector(Detector):
             )
         grid = torch.sigmoid(self.logits(self.maps(image)))
         anomaly_map = smooth_upsample(grid, self.image_size, self.smoothing)
-        score = (grid if self.score == "grid" else anomaly_map).amax((1, 2, 3))
+        score = self._image_score(grid, anomaly_map)
         if size != self.image_size:
             anomaly_map = F.interpolate(anomaly_map, size, mode="bilinear", align_corners=False)
         return Prediction(score, anomaly_map)
+
+    def _image_score(self, grid: Tensor, anomaly_map: Tensor) -> Tensor:
+        if self.score == "top":
+            count = max(grid[0].numel() // 100, 1)
+            return grid.flatten(1).topk(count).values.mean(1)
+        return (grid if self.score == "grid" else anomaly_map).amax((1, 2, 3))
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Return the backbone's maps of images at the working size, float32."""

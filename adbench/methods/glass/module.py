@@ -64,7 +64,8 @@ class GlassModule(AnomalyModule):
             recalibrate (once a step, and a clean pass after training).
         hidden: width of the discriminator.
         smoothing: sigma of the map's Gaussian, pixels.
-        score: grid | map: what the image score is the maximum of.
+        score: grid (largest probability) | map (largest of the smoothed map) | top (mean of the
+            largest hundredth of the grid).
         max_memory: bytes the cached features may take in memory; beyond, a mapped file.
         weights: a checkpoint of the authors to start from.
 

@@ -11,7 +11,7 @@ from adbench.methods.keys import chosen
 HYPOTHESES = ("manifold", "hypersphere", "auto", "opposite")
 CENTRES = ("position", "scalar", "code")
 BN_STATS = ("code", "once", "recalibrate")
-SCORES = ("grid", "map")
+SCORES = ("grid", "map", "top")
 AGGREGATIONS = ("code", "paper")
 
 

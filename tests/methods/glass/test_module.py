@@ -54,17 +54,27 @@ def test_loss_falls(extractor, squares, normals):
 @pytest.mark.parametrize("size", [(64, 64), (96, 80)])
 def test_the_image_score_is_the_maximum_of_what_the_key_names(extractor, squares, normals, size):
     found = {}
-    for score in ("grid", "map"):
+    for score in ("grid", "map", "top"):
         module = built(extractor, squares, score=score)
         trained(module, normals, steps=3)
         image = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(1))
         found[score] = module.detector.eval()(image)
     assert torch.equal(found["grid"].anomaly_map, found["map"].anomaly_map)
     assert (found["map"].score < found["grid"].score).all()
+    assert (found["top"].score <= found["grid"].score).all()
     if size == module.detector.image_size:
         assert torch.equal(found["map"].score, found["map"].anomaly_map.amax((1, 2, 3)))
     with pytest.raises(UserError, match="model.score=maps"):
         built(extractor, squares, score="maps")
+
+
+def test_top_is_the_mean_of_the_largest_hundredth(extractor, squares):
+    detector = built(extractor, squares, score="top").detector
+    grid = torch.arange(400.0).view(2, 1, 10, 20)
+    found = detector._image_score(grid, grid)
+    assert found.tolist() == [(198 + 199) / 2, (398 + 399) / 2]
+    few = torch.arange(32.0).view(2, 1, 4, 4)
+    assert detector._image_score(few, few).tolist() == [15.0, 31.0]
 
 
 def test_cosine_rates_fall_from_whole_to_zero(extractor, squares, normals):
