@@ -204,6 +204,12 @@ class GlassModule(AnomalyModule):
             stop = min(start + datamodule.batch_size, len(datamodule.train_samples))
             yield self._cached(torch.arange(start, stop))
 
+    def _all_batches(self, datamodule: DataModule) -> Iterator[PatchFeatures]:
+        if self._cache is not None:
+            return self._cached_batches(datamodule)
+        batches = datamodule.train_batches()
+        return (self.features(batch.image.to(self.device)) for batch in batches)
+
     def _cached(self, index: Tensor) -> PatchFeatures:
         assert self._cache is not None
         parts = self._cache(index, self.device)
@@ -224,9 +230,7 @@ class GlassModule(AnomalyModule):
             return
         if self.gas.plain:  # as published: a pass over all images whatever the hypothesis
             assert self._datamodule is not None
-            batches = self._datamodule.train_batches()
-            passes = (self.features(batch.image.to(self.device)) for batch in batches)
-            self._mean = feature_mean(passes, self.centre_form)
+            self._mean = feature_mean(self._all_batches(self._datamodule), self.centre_form)
         assert self._mean is not None
         with torch.no_grad():
             self._centre = self.head.adapted(self._mean.to(self.device))
@@ -295,10 +299,9 @@ class GlassModule(AnomalyModule):
         """Recalibrate the running statistics where asked, then fold."""
         if self.bn_stats == "recalibrate":
             generator = seeded_generator(self.device, self.seed, _RECALIBRATION)
-            batches = (
-                self.features(batch.image.to(self.device)) for batch in datamodule.train_batches()
+            sets = (
+                (found, self._noise(found, generator)) for found in self._all_batches(datamodule)
             )
-            sets = ((found, self._noise(found, generator)) for found in batches)
             recalibrated(self.head, sets, self.gas)
         self.refresh()
 
