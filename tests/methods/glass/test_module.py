@@ -64,7 +64,7 @@ def test_the_image_score_is_the_maximum_of_what_the_key_names(extractor, squares
     assert (found["top"].score <= found["grid"].score).all()
     if size == module.detector.image_size:
         assert torch.equal(found["map"].score, found["map"].anomaly_map.amax((1, 2, 3)))
-    with pytest.raises(UserError, match="model.score=maps"):
+    with pytest.raises(UserError, match=r"model\.score=maps"):
         built(extractor, squares, score="maps")
 
 
