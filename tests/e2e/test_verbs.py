@@ -19,7 +19,7 @@ from tests.data import trees
 REPOSITORY = Path(__file__).parents[2]
 FILES = (
     "config.yaml overrides.yaml run.json metrics.json history.csv predictions.csv "
-    "detector.safetensors detector.yaml log.txt"
+    "detector.safetensors detector.yaml scores.png log.txt"
 ).split()
 TOY = ["--config-dir", str(REPOSITORY / "tests" / "toy" / "conf")]
 
