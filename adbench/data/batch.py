@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -44,3 +46,9 @@ class Batch:
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved)
+
+
+def pictures(image: Tensor) -> list[NDArray[np.uint8]]:
+    """Return images [B, 3, H, W] in 0..1 as B arrays [H, W, 3] uint8."""
+    pixels = (image.detach() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return list(np.ascontiguousarray(pixels.cpu().numpy()))

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adbench.data.batch import pictures
 from adbench.data.sample import Sample
 
 
@@ -69,9 +70,8 @@ class DirtyBackground:
 
     def __call__(self, image: Tensor, sample: Sample, copy: int) -> Tensor:
         rng = _draws(self.seed, sample, copy, 0xD1)
-        picture = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         factor = rng.uniform(1 - self.jitter, 1 + self.jitter, (3, 1, 1))
         grain = rng.normal(0, rng.uniform(0, self.noise), image.shape)
         dirty = image * torch.from_numpy(factor) + torch.from_numpy(grain)
-        kept = torch.from_numpy(self.foreground(picture))
+        kept = torch.from_numpy(self.foreground(pictures(image[None])[0]))
         return torch.where(kept, image, dirty.clamp(0, 1).to(image.dtype))

@@ -278,6 +278,10 @@ class DataModule(lightning.LightningDataModule):
         """Return the training images [B, 3, H, W] float32 at positions ``index`` [B]."""
         return self._readers["train"](index.tolist()).image
 
+    def test_images(self, index: Tensor) -> Tensor:
+        """Return the test images [B, 3, H, W] float32 at positions ``index`` [B]."""
+        return self._readers["test"](index.tolist()).image
+
     def train_dataloader(self) -> DataLoader[int]:
         sampler = SeededSampler(len(self.train_samples), self.seed, self.epoch_images)
         return self._loader(sampler)

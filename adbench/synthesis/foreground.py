@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adbench.data.batch import pictures
 from adbench.data.images import read_image
 from adbench.data.sample import Sample
 from adbench.errors import UserError, nearest
@@ -140,9 +141,3 @@ class ForegroundBank:
         if split not in self._masks:
             return None
         return self._masks[split][index.cpu()].to(index.device)
-
-
-def pictures(image: Tensor) -> list[NDArray[np.uint8]]:
-    """Return images [B, 3, H, W] in 0..1 as B arrays [H, W, 3] uint8."""
-    pixels = (image.detach() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-    return list(np.ascontiguousarray(pixels.cpu().numpy()))

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from adbench.data.batch import pictures
 from adbench.errors import UserError
 from adbench.synthesis.base import Synthetic
 from adbench.synthesis.blending import ForegroundSynthesizer
-from adbench.synthesis.foreground import pictures
 from adbench.synthesis.textures import TrainingTextures
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from adbench.data.batch import pictures
 from adbench.errors import UserError
 from adbench.runs.files import read_json, write_beside, write_json
 from adbench.synthesis.base import Synthesizer, Synthetic
-from adbench.synthesis.foreground import pictures
 
 if TYPE_CHECKING:
     from adbench.data.batch import Batch

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adbench.data.cache import resized_image
+from adbench.data.batch import pictures
 from adbench.data.datamodule import DataModule
 from adbench.data.images import image_size, read_mask
 from adbench.methods.base import Detector
@@ -26,21 +26,24 @@ class HeatMaps:
         self.detector, self.datamodule, self.device = detector, datamodule, device
         samples = datamodule.test_samples
         chosen = chosen_images([sample.defect for sample in samples], count)
-        self._wanted = {samples[position].image for position in chosen}
+        self._wanted = {samples[position].image: position for position in chosen}
         self._kept: list[tuple[Scored, dict[str, NDArray[Any]]]] = []
 
     def __call__(self, scored: Scored) -> None:
         if scored.sample.image not in self._wanted:
             return
         maps: dict[str, NDArray[Any]] = {"anomaly": scored.anomaly_map}
-        image = torch.from_numpy(self._pixels(scored)).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad():
-            partial = self.detector.named_maps(image.to(self.device))
+            partial = self.detector.named_maps(self._image(scored).to(self.device))
         maps |= {name: value[0, 0].float().cpu().numpy() for name, value in partial.items()}
         self._kept.append((scored, maps))
 
+    def _image(self, scored: Scored) -> torch.Tensor:
+        """Return the image [1, 3, H, W] as it was scored."""
+        return self.datamodule.test_images(torch.tensor([self._wanted[scored.sample.image]]))
+
     def _pixels(self, scored: Scored) -> NDArray[np.uint8]:
-        return resized_image(scored.sample.image, self.datamodule.image_size)
+        return pictures(self._image(scored))[0]
 
     def write(self, folder: Path, threshold: float | None) -> int:
         """Draw the kept images into ``folder``; return how many."""

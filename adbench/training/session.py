@@ -51,31 +51,29 @@ def train(config: Mapping[str, Any], overrides: Sequence[str], say: Say) -> list
     keys = settings(config)
     categories = chosen_categories(keys.dataset)
     if keys.dataset.multiclass and len(categories) > 1:
-        return [train_run(config, keys, categories, overrides, say)]
-    return [train_run(config, keys, [category], overrides, say) for category in categories]
+        groups = [categories]
+    else:
+        groups = [[category] for category in categories]
+    return [_train_one(config, group, overrides, say) for group in groups]
 
 
-def train_run(
-    config: Mapping[str, Any],
-    keys: Settings,
-    categories: Sequence[str],
-    overrides: Sequence[str],
-    say: Say,
+def _train_one(
+    config: Mapping[str, Any], categories: Sequence[str], overrides: Sequence[str], say: Say
 ) -> Path:
-    """Train, test and write one run folder; resume it where a checkpoint lies."""
     own = {**config, "dataset": {**config["dataset"], "category": _category_value(categories)}}
     name = categories[0] if len(categories) == 1 else "multiclass"
-    return _run_in(RunFolder(run_path(own, name)), own, keys, categories, overrides, say)
+    return _run_in(RunFolder(run_path(own, name)), own, categories, overrides, say)
 
 
 def _run_in(
     folder: RunFolder,
     config: Mapping[str, Any],
-    keys: Settings,
     categories: Sequence[str],
     overrides: Sequence[str],
     say: Say,
 ) -> Path:
+    """Train, test and write one run folder; resume it where a checkpoint lies."""
+    keys = settings(config)
     with folder.locked():
         if config["force"] is True:
             folder.clear()
@@ -88,8 +86,7 @@ def _run_in(
                 if keys.train.refit:
                     check_refit(config, keys)
                     first = RunFolder(folder / FIRST)
-                    before = first_config(config)
-                    _run_in(first, before, settings(before), categories, overrides, told)
+                    _run_in(first, first_config(config), categories, overrides, told)
                     if not first.finished:  # only stages were asked for
                         return folder.path
                     keys = refit_keys(keys, first.path)
@@ -356,7 +353,7 @@ class _Session:
         # Read back from the folder: what is measured is what was saved.
         detector = load_detector(self.folder.path, device)
         with self._timed("test"):
-            normal = held_out_of(self.folder.path, held, self.keys)
+            normal = held_out_of(self.folder.path, detector, held, self.keys)
             document = tested(detector, datamodule, self.keys, normal, self.folder.path)
         document["category"] = "+".join(self.categories)
         document["epoch"] = epoch

@@ -41,14 +41,18 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device("cpu")
 
 
-def held_out_of(folder: Path, datamodule: DataModule, keys: Settings) -> HeldOut:
-    """Return what the held-out normals of ``datamodule`` say to the detector they are foreign to.
+def held_out_of(
+    folder: Path, detector: Detector, datamodule: DataModule, keys: Settings
+) -> HeldOut:
+    """Return what the held-out normals of ``datamodule`` say to a detector they are foreign to.
 
-    After ``train.refit`` that is the detector of the first training.
+    That is ``detector``, the one of the run ``folder``; after ``train.refit`` the one of its first
+    training.
     """
     device = device_of(keys.hardware.accelerator)
-    judge = load_detector(folder / FIRST if keys.train.refit else folder, device)
-    return held_out(judge, datamodule, keys.metrics, device)
+    if keys.train.refit:
+        detector = load_detector(folder / FIRST, device)
+    return held_out(detector, datamodule, keys.metrics, device)
 
 
 def tested(
@@ -110,7 +114,7 @@ def test(
     name = f"{keys.dataset.name}-{'+'.join(categories)}" if elsewhere else "again"
     target = folder.path / "tests" / name
     target.mkdir(parents=True, exist_ok=True)
-    normal = held_out_of(folder.path, datamodule, keys)
+    normal = held_out_of(folder.path, detector, datamodule, keys)
     document = tested(detector, datamodule, keys, normal, target)
     document["category"] = "+".join(categories)
     if not elsewhere:

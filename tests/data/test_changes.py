@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from adbench.config.schema import LightKeys
+from adbench.data.batch import pictures
 from adbench.data.changes import DirtyBackground, Light
 from adbench.errors import UserError
+from adbench.training.evaluate import Scored
+from adbench.training.pictures import HeatMaps
 from tests.data.test_datamodule import COUNTS, made, module
 
 
@@ -69,6 +73,16 @@ def test_a_dirty_background_leaves_the_object(tmp_path, jitter, noise):
     assert torch.equal(changed, change(image, sample, 0))
     assert changed.min() >= 0
     assert changed.max() <= 1
+
+
+def test_heat_maps_show_what_was_scored(tmp_path):
+    dirty = DirtyBackground(0.3, 0.2, lambda picture: np.zeros(picture.shape[:2], dtype=bool))
+    data = module(made(tmp_path, COUNTS), changes=[dirty])
+    drawn = HeatMaps(nn.Identity(), data, torch.device("cpu"), "all")
+    (batch, *_) = data.test_batches(batch_size=4)
+    for row in range(4):
+        scored = Scored(data.test_samples[row], 0.0, np.zeros((16, 16), np.float32))
+        assert np.array_equal(drawn._pixels(scored), pictures(batch.image)[row])
 
 
 def test_impossible_strengths_are_refused():
