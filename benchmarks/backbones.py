@@ -38,11 +38,15 @@ HEADER = ("folder", "weights", "image AUROC", "pixel AUROC", "AUPRO 0.3", "of te
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    networks = {"bundled": build_backbone("bundled", LAYERS, arguments.bundled)}
+    named = {"bundled": ("bundled", arguments.bundled)}
     if arguments.teacher:
-        networks["teacher"] = build_backbone(arguments.teacher_name, LAYERS, arguments.teacher)
+        named["teacher"] = (arguments.teacher_name, arguments.teacher)
     if not arguments.no_random:
-        networks["random"] = build_backbone(arguments.teacher_name, LAYERS, "random")
+        named["random"] = (arguments.teacher_name, "random")
+    networks = {
+        key: build_backbone(name, LAYERS, weights, arguments.exposure)
+        for key, (name, weights) in named.items()
+    }
     speed = images_per_second(networks, arguments.side, arguments.rounds)
     rows = [
         (folder.name, name, figures, speed[name])
@@ -62,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--teacher", default=None, help="weights file of --teacher-name")
     parser.add_argument("--teacher-name", default="resnet18.tv_in1k", help="timm name")
     parser.add_argument("--no-random", action="store_true", help="leave out random weights")
+    parser.add_argument("--exposure", type=float, default=None, help="as backbone.exposure")
     parser.add_argument("--side", type=int, default=256, help="working size, pixels")
     parser.add_argument("--bank", type=int, default=20000, help="most patches kept")
     parser.add_argument("--seed", type=int, default=0, help="fixes the patches kept")

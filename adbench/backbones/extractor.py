@@ -13,6 +13,7 @@ from adbench.backbones.bundled_network import CHANNELS, STRIDES, BundledNetwork
 from adbench.errors import UserError, nearest
 
 BUNDLED = "bundled"
+_DARKEST = 1 / 255  # mean grey below which an image is not made brighter still
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -24,6 +25,8 @@ class FeatureExtractor(nn.Module):
         layers: names as timm's feature info gives them (``layer2``, ``blocks.5``) or indices
             into that list, in the order in which maps are returned.
         mean, std: per channel, for images in 0..1; None takes those the weights were trained with.
+        exposure: mean grey in 0..1 that every image is multiplied to before the network sees it,
+            so that a brighter picture of the same part has the same features; None leaves it.
 
     Attributes:
         channels, strides: of every returned map.
@@ -39,10 +42,16 @@ class FeatureExtractor(nn.Module):
         layers: Sequence[str | int],
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        exposure: float | None = None,
     ) -> None:
         super().__init__()
         if not layers:
             raise UserError(f"backbone {name}: no layer to read; set backbone.layers")
+        if exposure is not None and not 0 < exposure <= 1:
+            raise UserError(
+                f"backbone.exposure={exposure}: a mean grey above 0, at most 1, or null"
+            )
+        self.exposure = exposure
         self.name = name
         known = _known_layers(name)
         self.layers = [_layer_name(name, known, layer) for layer in layers]
@@ -65,6 +74,7 @@ class FeatureExtractor(nn.Module):
             "layers": list(self.layers),
             "mean": mean,
             "std": std,
+            "exposure": exposure,
         }
         self.record: dict[str, Any] = {
             "name": name,
@@ -77,6 +87,9 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return the layers' maps [B, C, h, w] of images [B, 3, H, W] in 0..1."""
+        if self.exposure is not None:
+            grey = image.float().mean((1, 2, 3), keepdim=True).clamp_min(_DARKEST)
+            image = image * (self.exposure / grey).to(image.dtype)
         image = (image - self.mean) / self.std
         below, right = (-side % self._patch for side in image.shape[-2:])
         if below or right:

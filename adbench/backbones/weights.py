@@ -19,7 +19,10 @@ _PREFIXES = ("module.", "model.", "backbone.", "network.")
 
 
 def build_backbone(
-    name: str, layers: Sequence[str | int], weights: str | Path | None = None
+    name: str,
+    layers: Sequence[str | int],
+    weights: str | Path | None = None,
+    exposure: float | None = None,
 ) -> FeatureExtractor:
     """Return a frozen extractor with weights.
 
@@ -28,12 +31,13 @@ def build_backbone(
         layers: what is read; the network ends after the last.
         weights: a path (safetensors, or a torch checkpoint of plain tensors), ``random``, or
             None: the file in the package for ``bundled``, else the local hub cache, else the hub.
+        exposure: mean grey that every image is brought to; None leaves it.
 
     Raises:
         UserError: no such network, layer or file; a file that lacks tensors of layers that are
             read; or weights that neither the cache nor the hub gives.
     """
-    extractor = FeatureExtractor(name, layers)
+    extractor = FeatureExtractor(name, layers, exposure=exposure)
     if weights == "random":
         extractor.record = {"name": name, "source": "random", "path": None, "sha256": None}
         return extractor

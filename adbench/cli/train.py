@@ -25,6 +25,7 @@ def usage() -> str:
             "dataset.shots=8            train on so many normal images",
             "train.steps=N epochs= minutes=   when training ends",
             "backbone.weights=FILE      weights from a file; random: none (marked)",
+            "backbone.exposure=0.4      every picture to one mean grey, where light drifts",
             "seed=0 protocol=honest     honest: nothing chosen on the test set",
             "run.root=outputs run.name= where the run folder lies",
             "force=true                 repeat a finished run",

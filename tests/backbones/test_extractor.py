@@ -87,6 +87,32 @@ def test_images_are_normalised_inside():
     assert torch.allclose(usual(IMAGE)[0], plain(by_hand)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("factor", [0.05, 0.5, 1.7])
+def test_exposure_takes_a_factor_of_light_out(factor):
+    extractor = FeatureExtractor("bundled", ["layer1"], exposure=0.4)
+    usual, other = extractor(0.5 * IMAGE)[0], extractor(0.5 * factor * IMAGE)[0]
+    assert torch.allclose(usual, other, atol=1e-4)
+    assert not torch.allclose(usual, FeatureExtractor("bundled", ["layer1"])(0.5 * IMAGE)[0])
+
+
+def test_exposure_is_each_images_own_and_keeps_one_of_that_grey():
+    plain = FeatureExtractor("bundled", ["layer1"])
+    extractor = FeatureExtractor("bundled", ["layer1"], exposure=0.4)
+    at_target = IMAGE * (0.4 / IMAGE.mean((1, 2, 3), keepdim=True))
+    assert torch.allclose(extractor(at_target)[0], plain(at_target)[0], atol=1e-4)
+    pair = torch.cat([at_target[:1], 0.3 * at_target[:1]])
+    assert torch.allclose(extractor(pair)[0][1:], plain(at_target[:1])[0], atol=1e-4)
+
+
+def test_exposure_of_a_black_image_is_finite_and_rebuilt_from_the_config():
+    extractor = FeatureExtractor("bundled", ["layer1"], exposure=0.4)
+    assert extractor(torch.zeros(1, 3, 64, 64))[0].isfinite().all()
+    assert FeatureExtractor(**extractor.config).exposure == 0.4
+    for refused in (0, -1, 1.5):
+        with pytest.raises(UserError, match=r"backbone\.exposure"):
+            FeatureExtractor("bundled", ["layer1"], exposure=refused)
+
+
 def test_unknown_names_come_with_the_nearest():
     with pytest.raises(UserError, match="did you mean 'resnet18'"):
         FeatureExtractor("resnt18", ["layer1"])

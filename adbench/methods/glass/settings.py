@@ -79,17 +79,23 @@ class LossKeys:
         gamma: exponent of the focal loss.
         smoothing: label smoothing of the focal loss.
         ohem: share of the easiest rows left out; 0 keeps all.
+        weight: of this loss beside those of the normal and the global rows (1 in the paper).
     """
 
     las: str = "focal"
     gamma: float = 2.0
     smoothing: float = 1e-5
     ohem: float = 0.5
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         chosen(self.las, ("focal", "bce"), "loss.las")
         if not 0 <= self.ohem < 1:
             raise UserError(f"model.loss.ohem={self.ohem}: a share in [0, 1)")
+        if not 0 < self.weight < math.inf:
+            raise UserError(
+                f"model.loss.weight={self.weight} must be positive (off: model.las=false)"
+            )
 
 
 @dataclass(frozen=True, slots=True)

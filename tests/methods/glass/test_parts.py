@@ -118,3 +118,5 @@ def test_unknown_and_impossible_keys_are_refused():
         GasKeys(r1=2.0)
     with pytest.raises(UserError, match="choose one of focal, bce"):
         LossKeys(las="dice")
+    with pytest.raises(UserError, match=r"model\.loss\.weight=0"):
+        LossKeys(weight=0)

@@ -1,10 +1,11 @@
-"""A test of robustness to light out of training photographs alone.
+"""A test out of training photographs alone, to settle settings on.
 
-python benchmarks/light_shift.py CATEGORY_FOLDER OUT
+python benchmarks/drawn_defects.py CATEGORY_FOLDER OUT [--order light] [--within 0.7]
 
-The darkest 70 % of CATEGORY_FOLDER/train/good become the training images of OUT (MVTec's layout);
-of the others, half are its good test images and half get a drawn spot, line, patch or shade. No
-test image of the category is read. Then, for example:
+Of CATEGORY_FOLDER/train/good, 70 % become the training images of OUT (MVTec's layout): the darkest
+with ``--order light``, else a draw. All others are its good test images and, with a drawn spot,
+line, patch or shade, twice of each, its defective ones. No test image of the category is read.
+Then, for example:
 
 adbench train experiment=glass_cpu dataset=mvtec dataset.root=PARENT_OF_OUT dataset.category=OUT
 """
@@ -22,34 +23,35 @@ import numpy as np
 from adbench.data.images import images_in
 
 KINDS = ("spot", "line", "patch", "shade")
-TRAINED = 0.705  # share of the photographs, the darkest, that is trained on
+TRAINED = 0.705  # share of the photographs that is trained on
+DRAWS = 2  # of every kind on every other photograph
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("category", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--order", choices=["light", "random"], default="random")
+    parser.add_argument("--within", type=float, default=0.7, help="drawn in this middle share")
     chosen = parser.parse_args()
     rng = np.random.default_rng(0)
     paths = images_in(chosen.category / "train" / "good")
-    light = [grey(path).mean() for path in paths]
-    paths = [paths[i] for i in np.argsort(light)]
+    if chosen.order == "light":
+        order = np.argsort([cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).mean() for path in paths])
+    else:
+        order = rng.permutation(len(paths))
+    paths = [paths[i] for i in order]
     cut = int(TRAINED * len(paths))
-    bright = [paths[cut:][i] for i in rng.permutation(len(paths) - cut)]
-    good, bases = bright[: len(bright) // 2], bright[len(bright) // 2 :]
     copied(paths[:cut], chosen.out / "train" / "good")
-    copied(good, chosen.out / "test" / "good")
+    copied(paths[cut:], chosen.out / "test" / "good")
     for kind in KINDS:
-        half = bases[::2] if kind in ("spot", "patch") else bases[1::2]
-        for number, path in enumerate(half):
-            picture, mask = damaged(grey(path).astype(np.float32), kind, rng)
+        for number, path in enumerate(paths[cut:] * DRAWS):
+            photograph = cv2.imread(str(path)).astype(np.float32)
+            picture, mask = damaged(photograph, kind, chosen.within, rng)
             write(chosen.out / "test" / kind / f"{number:03d}.png", picture)
             write(chosen.out / "ground_truth" / kind / f"{number:03d}_mask.png", mask)
-    print(f"{cut} to train, {len(good)} good, {2 * len(bases)} damaged: {chosen.out}")
-
-
-def grey(path):
-    return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    good = len(paths) - cut
+    print(f"{cut} to train, {good} good, {len(KINDS) * DRAWS * good} damaged: {chosen.out}")
 
 
 def copied(paths, folder):
@@ -63,10 +65,11 @@ def write(path, picture):
     cv2.imwrite(str(path), picture)
 
 
-def damaged(picture, kind, rng):
-    """Return the picture [H, W, 3] uint8 with a drawn defect, and its mask [H, W] in 0, 255."""
-    height, width = picture.shape
-    place = rng.uniform(0.15, 0.85) * width, rng.uniform(0.15, 0.85) * height
+def damaged(picture, kind, within, rng):
+    """Return picture [H, W, 3], 0..255, uint8 with a drawn defect, and its mask [H, W]."""
+    height, width = picture.shape[:2]
+    low, high = (1 - within) / 2, (1 + within) / 2
+    place = rng.uniform(low, high) * width, rng.uniform(low, high) * height
     shape = np.zeros((height, width), np.float32)
     blur, gain = {"spot": spot, "line": line, "patch": patch, "shade": shade}[kind](
         shape, place, rng
@@ -74,10 +77,10 @@ def damaged(picture, kind, rng):
     alpha = cv2.GaussianBlur(shape, (0, 0), blur)
     grain = rng.normal(size=(height, width)).astype(np.float32)
     grain = cv2.GaussianBlur(grain, (0, 0), 1.5)
-    rough = 0.15 * grain / grain.std() if kind == "patch" else 0
-    made = picture * (1 - alpha) + picture * gain * (1 + rough) * alpha
-    colour = cv2.cvtColor(made.clip(0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
-    return colour, ((alpha > 0.3) * 255).astype(np.uint8)
+    rough = 0.15 * grain / grain.std() if kind == "patch" else np.zeros_like(grain)
+    factor = 1 + alpha * (gain * (1 + rough) - 1)
+    made = (picture * factor[..., None]).clip(0, 255).astype(np.uint8)
+    return made, ((alpha > 0.3) * 255).astype(np.uint8)
 
 
 def spot(shape, place, rng):
