@@ -45,8 +45,8 @@ def score_histograms(
     if threshold is not None:
         x = _LEFT + round((threshold - low) / (high - low) * _BINS * _BAR)
         cv2.line(picture, (x, _TOP), (x, bottom - 14), _RULE, 1)
-        said = f"threshold {threshold:.4g}"
-        _text(picture, said, (min(x + 4, picture.shape[1] - 140), _TOP - 6), _RULE)
+        # Between the axis' ends: beside the line it may cover a row's name.
+        _text(picture, f"threshold {threshold:.4g}", (picture.shape[1] // 2 - 60, bottom), _RULE)
     _text(picture, f"{low:.4g}", (_LEFT, bottom))
     _text(picture, f"{high:.4g}", (picture.shape[1] - _LEFT - 60, bottom))
     return picture
