@@ -18,7 +18,7 @@ import torch
 
 from adbench.backbones import FeatureExtractor
 from adbench.data.batch import Batch
-from adbench.methods.glass import GlassModule
+from adbench.methods.glass.module import GlassModule
 from adbench.synthesis.base import Synthesizer, Synthetic
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("ADBENCH_PLUGINS", "tests")  # the toy method of a third party
+
 import adbench  # noqa: F401  (installs the torchvision finder before any test imports it)
 
 SHARED = Path(os.environ.get("ADBENCH_SHARED", Path(__file__).parents[2] / "shared"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from adbench.config.targets import declare_plugins
 from adbench.errors import UserError, nearest
 
 _FLAGS = ("--multirun", "-m", "--config-dir", "-cd", "--help", "-h")
@@ -52,4 +53,5 @@ def parsed_arguments(words: Sequence[str]) -> Arguments:
             raise UserError(f"no flag '{word}'{nearest(word, _FLAGS)}; keys are written key=value")
         else:
             overrides.append(word)
+    declare_plugins(config_dir)
     return Arguments(overrides, config_dir, multirun)

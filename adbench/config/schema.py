@@ -1,117 +1,60 @@
-"""The keys outside the groups' own, with their types, checked before anything runs."""
+"""The keys of the groups that no method owns, with their types; the door they all pass."""
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from adbench.errors import UserError, nearest
-
-T = TypeVar("T")
-
-
-def from_mapping(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Return ``kind(**values)`` after checking names and types.
-
-    Raises:
-        UserError: an unknown key, or a value of another type than the field's.
-    """
-    hints = get_type_hints(kind)
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    checked = {}
-    for key, value in values.items():
-        if key not in known:
-            raise UserError(f"no key '{key}' in {where}{nearest(str(key), known)}")
-        checked[key] = _converted(value, hints[key], f"{where}.{key}")
-    return kind(**checked)
-
-
-def _check_strength(value: float, where: str) -> None:
-    if not 0 <= value < 1:
-        raise UserError(f"{where}={value}: a number in [0, 1) is expected")
-
-
-def _converted(value: Any, hint: Any, where: str) -> Any:
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return _converted_union(value, get_args(hint), where)
-    if origin is Literal:
-        if value in get_args(hint):
-            return value
-        known = [str(choice) for choice in get_args(hint)]
-        raise UserError(
-            f"{where}={value}: choose one of {', '.join(known)}{nearest(str(value), known)}"
-        )
-    if origin in (list, tuple):
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{where}={value}: a list is expected, e.g. {where}=[0.3]")
-        return tuple(_converted(item, get_args(hint)[0], where) for item in value)
-    if origin is dict:
-        hint = dict
-    if is_dataclass(hint) and isinstance(value, Mapping):
-        return from_mapping(cast(type[Any], hint), value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
-        return value
-    raise UserError(f"{where}={value}: {hint.__name__} expected, found {type(value).__name__}")
-
-
-def _converted_union(value: Any, hints: tuple[Any, ...], where: str) -> Any:
-    if value is None and type(None) in hints:
-        return None
-    rest = [hint for hint in hints if hint is not type(None)]
-    for hint in rest[:-1]:
-        try:
-            return _converted(value, hint, where)
-        except UserError:
-            continue
-    return _converted(value, rest[-1], where)
+from adbench.config.targets import record_of
+from adbench.config.typed import (
+    Bytes,
+    Count,
+    Number,
+    Positive,
+    ProperShare,
+    Seed,
+    Share,
+    Side,
+    Within,
+    checked,
+    from_mapping,
+    shown,
+)
+from adbench.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
 class LightKeys:
     """Section ``train.light``."""
 
-    copies: int = 0
-    brightness: float = 0.3
-    contrast: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.copies < 0:
-            raise UserError(f"train.light.copies={self.copies}: zero or more are expected")
-        _check_strength(self.brightness, "train.light.brightness")
-        _check_strength(self.contrast, "train.light.contrast")
+    copies: Annotated[int, Within(0, 1000)] = 0
+    brightness: ProperShare = 0.3
+    contrast: ProperShare = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class BackgroundKeys:
     """Section ``dataset.corrupt_background``."""
 
-    jitter: float = 0.0
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_strength(self.jitter, "dataset.corrupt_background.jitter")
-        _check_strength(self.noise, "dataset.corrupt_background.noise")
+    jitter: ProperShare = 0.0
+    noise: ProperShare = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainKeys:
     """conf/train.yaml, section ``train``."""
 
-    epochs: int | None = None
-    steps: int | None = None
-    minutes: float | None = None
-    batch_size: int = 8
-    epoch_images: int | None = None
+    epochs: Count | None = None
+    steps: Count | None = None
+    minutes: Positive | None = None
+    batch_size: Annotated[int, Within(1, 4096)] = 8
+    epoch_images: Count | None = None
     select: Literal["last", "validation", "test"] = "last"
-    validate_every: int = 0
-    oracle_every: int = 0
-    checkpoint_minutes: float = 0.5
-    max_memory: int = 4 << 30
+    validate_every: Number = 0
+    oracle_every: Number = 0
+    checkpoint_minutes: Annotated[float, Within(0, 1e6)] = 0.5
+    max_memory: Bytes = 4 << 30
     refit: bool = False
     light: LightKeys = LightKeys()
 
@@ -120,10 +63,6 @@ class TrainKeys:
             raise UserError("train.refit=true and train.select=test contradict each other")
         if self.epochs is None and self.steps is None and self.minutes is None:
             raise UserError("nothing says when training ends: set train.epochs, steps or minutes")
-        for name in ("epochs", "steps", "minutes", "batch_size", "epoch_images"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"train.{name}={value}: a positive number is expected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,28 +70,27 @@ class MetricKeys:
     """Section ``metrics``."""
 
     resolution: Literal["original", "working"] = "original"
-    limits: tuple[float, ...] = (0.3, 0.05)
+    limits: tuple[Annotated[float, Within(0, 1, above=True)], ...] = (0.3, 0.05)
     mode: Literal["auto", "exact", "two_pass", "histogram"] = "auto"
-    max_memory: int = 4 << 30
+    max_memory: Bytes = 4 << 30
     pro_flavour: Literal["glass", "glad", "realnet"] | None = None
-
-    def __post_init__(self) -> None:
-        for limit in self.limits:
-            if not 0 < limit <= 1:
-                raise UserError(f"metrics.limits holds {limit}: false-positive rates lie in (0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
 class HardwareKeys:
     """Group ``hardware``."""
 
-    accelerator: str = "auto"
-    devices: int | str = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    threads: int = 2
-    workers: int = 0
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: Annotated[int, Within(-1, 1024)] | Literal["auto"] = 1
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_spawn"] = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    threads: Annotated[int, Within(1, 1024)] = 2
+    workers: Annotated[int, Within(0, 256)] = 0
     deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        if self.devices == 0:
+            raise UserError("hardware.devices=0: at least one device is needed; -1 means all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,20 +105,17 @@ class RunKeys:
 class ThresholdKeys:
     """Section ``threshold``."""
 
-    false_alarm_rate: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not 0 < self.false_alarm_rate < 1:
-            raise UserError(
-                f"threshold.false_alarm_rate={self.false_alarm_rate}: must lie in (0, 1)"
-            )
+    false_alarm_rate: Annotated[float, Within(0, 1, above=True, below=True)] = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class ImageKeys:
     """Section ``images``."""
 
-    save: int | Literal["all"] = 16
+    save: Number | Literal["all"] = 16
+
+
+Fit = Literal["squash", "pad", "crop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,18 +128,14 @@ class DatasetKeys:
     folder: str | None = None
     category: str | tuple[str, ...] = "all"
     multiclass: bool = False
-    shots: int | None = None
-    image_size: int | tuple[int, ...] = 256
-    limit: int | None = None
-    hold_out: float = 0.1
+    shots: Count | None = None
+    image_size: Side | tuple[Side, Side] = 256
+    fit: Fit = "squash"
+    bits: Annotated[int, Within(8, 16)] | None = None
+    limit: Count | None = None
+    hold_out: ProperShare = 0.1
     corrupt_background: BackgroundKeys = BackgroundKeys()
     options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.hold_out < 1:
-            raise UserError(f"dataset.hold_out={self.hold_out}: a fraction in [0, 1) is expected")
-        if isinstance(self.image_size, tuple) and len(self.image_size) != 2:
-            raise UserError("dataset.image_size takes one side or [height, width]")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -215,8 +146,41 @@ class DatasetKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class BackboneKeys:
+    """Group ``backbone``; ``name: null`` means that no network is built."""
+
+    name: str | None = None
+    layers: tuple[str | Annotated[int, Within(-1000, 1000)], ...] | None = None
+    weights: str | None = None
+    exposure: Share | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggerKeys:
+    """Group ``logger``: the keys of all loggers; each file of the group has its own."""
+
+    name: Literal["csv", "tensorboard", "wandb", "mlflow"] = "csv"
+    project: str = "adbench"
+    offline: bool = True
+    experiment: str = "adbench"
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SweepKeys:
+    """conf/sweep.yaml."""
+
+    rows: dict[str, tuple[str, ...]] | None = None
+    name: str | None = None
+    jobs: Annotated[int, Within(1, 1024)] = 1
+    threads: Annotated[int, Within(1, 1024)] | None = None
+    timeout_minutes: Positive | None = None
+    retry_failed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """All of a training run but the groups that build objects (model, synthesis, backbone)."""
+    """All of a training run but the groups that build objects (model, synthesis)."""
 
     dataset: DatasetKeys
     train: TrainKeys
@@ -225,33 +189,84 @@ class Settings:
     run: RunKeys
     threshold: ThresholdKeys
     images: ImageKeys
-    seed: int
-    protocol: str
+    backbone: BackboneKeys
+    logger: LoggerKeys
+    seed: Seed
+    protocol: Literal["honest", "paper"]
     plain: bool
+    force: bool | str = False
+    stage: str | None = None
+    until: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol == "honest" and self.train.select == "test":
+            raise UserError("train.select=test chooses on the test set: it needs protocol=paper")
+
+
+# what a method's constructor receives from the trainer, and what Hydra keeps for itself
+_GIVEN = ("backbone", "synthesis", "image_size", "seed", "datamodule")
+_OWN_OF_MODEL = ("_target_", "name", "layers")
 
 
 def settings(config: Mapping[str, Any]) -> Settings:
     """Return the checked settings of a resolved configuration.
 
+    Every key is checked here, those of model and synthesis included, before data is read, weights
+    are looked for or torch is imported (but for a third party's method, whose module is where its
+    keys are declared). Options of a layout are checked by the layout.
+
     Raises:
-        UserError: a value has the wrong type or contradicts another.
+        UserError: a section or key is missing or unknown, or a value has the wrong type or range
+            or contradicts another.
     """
-    if config["protocol"] not in ("honest", "paper"):
-        raise UserError(f"protocol={config['protocol']}: choose honest or paper")
-    if not isinstance(config["seed"], int):
-        raise UserError(f"seed={config['seed']}: an integer is expected")
-    found = Settings(
-        dataset=from_mapping(DatasetKeys, config["dataset"], "dataset"),
-        train=from_mapping(TrainKeys, config["train"], "train"),
-        metrics=from_mapping(MetricKeys, config["metrics"], "metrics"),
-        hardware=from_mapping(HardwareKeys, config["hardware"], "hardware"),
-        run=from_mapping(RunKeys, config["run"], "run"),
-        threshold=from_mapping(ThresholdKeys, config["threshold"], "threshold"),
-        images=from_mapping(ImageKeys, config["images"], "images"),
-        seed=config["seed"],
-        protocol=config["protocol"],
-        plain=bool(config["plain"]),
-    )
-    if found.protocol == "honest" and found.train.select == "test":
-        raise UserError("train.select=test chooses on the test set: it needs protocol=paper")
+    own = {key: value for key, value in config.items() if key not in ("model", "synthesis")}
+    found = from_mapping(Settings, own, "")
+    check_model(config.get("model"))
+    check_synthesis(config.get("synthesis"), "synthesis")
     return found
+
+
+def check_model(section: Any) -> None:
+    """Raise UserError where a key of the model's section is not what its record declares."""
+    values = _targeted(section, "model")
+    kind = record_of(values["_target_"])
+    own = {key: value for key, value in values.items() if key not in _OWN_OF_MODEL}
+    from_mapping(ModelHead, {k: v for k, v in values.items() if k in _OWN_OF_MODEL}, "model")
+    _checked_record(kind, own, "model")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHead:
+    """What every method's yaml has beside its own keys."""
+
+    _target_: str
+    name: str
+    layers: tuple[str | Annotated[int, Within(-1000, 1000)], ...] | None = None
+
+
+def check_synthesis(section: Any, where: str) -> None:
+    """Raise UserError where a key of a synthesizer's section is not as its record declares."""
+    if isinstance(section, Mapping) and section.get("_target_") is None:
+        from_mapping(_NoSynthesis, section, where)
+        return
+    values = _targeted(section, where)
+    own = {key: value for key, value in values.items() if key not in ("_target_", "name")}
+    _checked_record(record_of(values["_target_"]), own, where)
+
+
+@dataclass(frozen=True, slots=True)
+class _NoSynthesis:
+    name: str | None = None
+    _target_: None = None
+
+
+def _targeted(section: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(section, Mapping) or not isinstance(section.get("_target_"), str):
+        raise UserError(f"{where}={shown(section)}: a {where} of the group is expected; see --help")
+    return section
+
+
+def _checked_record(kind: Any, own: Mapping[str, Any], where: str) -> None:
+    values = checked(kind, own, where, skip=_GIVEN)
+    if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
+        kind(**values)  # contradictions between keys

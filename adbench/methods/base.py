@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from adbench.config.targets import imported
 from adbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,13 +79,7 @@ def load_detector(folder: str | Path, device: str | torch.device = "cpu") -> Det
     if not card.is_file():
         raise UserError(f"no trained detector in {folder}: detector.yaml is missing; train first")
     document = yaml.safe_load(card.read_text(encoding="utf-8"))
-    module, _, name = document["_target_"].rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{card}: cannot import {document['_target_']}: {error}") from error
-    if not (isinstance(kind, type) and issubclass(kind, Detector)):
-        raise UserError(f"{card}: {document['_target_']} is not a Detector")
+    kind = imported(document["_target_"], Detector, str(card))
     detector = kind(**document["config"])
     detector.load_state_dict(load_file(folder / "detector.safetensors"), strict=True)
     return detector.to(device).eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,25 +9,10 @@ import torch
 from torch import nn
 
 from adbench.config.schema import Settings
+from adbench.config.targets import imported
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule
 from adbench.synthesis.base import Synthesizer
-
-
-def imported(target: str, kind: type[Any]) -> type[Any]:
-    """Return the class named by a configuration's ``_target_``.
-
-    Raises:
-        UserError: it cannot be imported or is of another kind.
-    """
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"_target_: {target} cannot be imported ({error})") from error
-    if not (isinstance(found, type) and issubclass(found, kind)):
-        raise UserError(f"_target_: {target} is not a {kind.__name__}")
-    return found
 
 
 def build_synthesis(section: Mapping[str, Any] | None) -> Synthesizer | None:
@@ -36,7 +20,9 @@ def build_synthesis(section: Mapping[str, Any] | None) -> Synthesizer | None:
     if not section or section.get("_target_") is None:
         return None
     keys = {k: v for k, v in section.items() if k not in ("_target_", "name")}
-    return _called(imported(section["_target_"], Synthesizer), keys, "synthesis")
+    return _called(
+        imported(section["_target_"], Synthesizer, "synthesis._target_"), keys, "synthesis"
+    )
 
 
 def build_feature_extractor(config: Mapping[str, Any]) -> nn.Module | None:
@@ -54,7 +40,7 @@ def build_feature_extractor(config: Mapping[str, Any]) -> nn.Module | None:
 def build_module(config: Mapping[str, Any], keys: Settings) -> AnomalyModule:
     """Return the untrained module; its weights depend on the seed alone."""
     section = config["model"]
-    kind = imported(section["_target_"], AnomalyModule)
+    kind = imported(section["_target_"], AnomalyModule, "model._target_")
     own = {k: v for k, v in section.items() if k not in ("_target_", "name", "layers")}
     backbone = build_feature_extractor(config)
     synthesis = build_synthesis(config["synthesis"])

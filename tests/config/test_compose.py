@@ -48,12 +48,12 @@ def test_errors_are_one_line_with_the_nearest_right_thing(overrides, told):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["train.steps=many"], "train.steps=many: int expected"),
-        (["train.batch_size=0"], "a positive number"),
-        (["protocol=dishonest"], "choose honest or paper"),
+        (["train.steps=many"], "train.steps=many: a whole number"),
+        (["train.batch_size=0"], "a whole number in [1, 4096]"),
+        (["protocol=dishonest"], "choose one of honest, paper"),
         (["train.select=test"], "needs protocol=paper"),
-        (["metrics.limits=[2.0]"], "lie in (0, 1]"),
-        (["dataset.hold_out=1"], "a fraction in [0, 1)"),
+        (["metrics.limits=[2.0]"], "a number in (0, 1]"),
+        (["dataset.hold_out=1"], "a number in [0, 1)"),
         (["metrics.mode=exakt"], "did you mean 'exact'?"),
     ],
 )

@@ -29,7 +29,9 @@ def _by_name(samples: list[Sample], part: str) -> Sample:
 def test_layout_and_option_names_are_checked():
     with pytest.raises(UserError, match=r"no layout 'mvtek'; did you mean 'mvtec'\?"):
         get_layout("mvtek")
-    with pytest.raises(UserError, match=r"no option 'subse'; did you mean 'subset'\?"):
+    with pytest.raises(
+        UserError, match=r"no key 'subse' in dataset.options; did you mean 'subset'\?"
+    ):
         get_layout("mad_man", subse="all")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from typing import Any
 
+from adbench.config.typed import checked
 from adbench.data.layouts.base import Layout
 from adbench.errors import UserError, nearest
 
@@ -35,12 +35,7 @@ def get_layout(name: str, /, **options: Any) -> Layout:
         raise UserError(f"no layout '{name}'{nearest(name, _CLASSES)} (known: {known})")
     module, kind = _CLASSES[name].split(".")
     cls = getattr(importlib.import_module(f"adbench.data.layouts.{module}"), kind)
-    takes = list(inspect.signature(cls).parameters)
-    for option in options:
-        if option not in takes:
-            remedy = nearest(option, takes) or f"; it takes {', '.join(takes) or 'none'}"
-            raise UserError(f"layout {name} has no option '{option}'{remedy}")
-    layout: Layout = cls(**options)
+    layout: Layout = cls(**checked(cls, options, "dataset.options"))
     return layout
 
 

@@ -7,7 +7,7 @@ import torch
 
 from adbench.errors import UserError
 from adbench.methods.base import load_detector, save_detector
-from adbench.methods.glass import GlassModule
+from adbench.methods.glass.module import GlassModule
 
 
 def built(extractor, squares, *, size=64, **keys):
