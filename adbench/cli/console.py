@@ -7,10 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adbench.config.typed import shown
+
 
 def say(line: str) -> None:
-    """Print one line of progress on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Print one line of progress on stderr, without what a terminal would obey."""
+    print(shown(line, longest=2000), file=sys.stderr, flush=True)
 
 
 def figure(value: Any) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
+from adbench.cli.process import terminations_as_interrupts, unread_output_allowed
 from adbench.errors import UserError, nearest
 
 # verb -> (module with run(arguments) -> exit code, what it does). Nothing is imported before it
@@ -23,7 +23,7 @@ VERBS = {
     "completion": ("adbench.cli.completion", "shell completion: bash | zsh | fish"),
 }
 
-DONE, UNMET, REFUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, UNMET, REFUSED, UNFORESEEN, INTERRUPTED = 0, 1, 2, 70, 130
 
 
 def usage() -> str:
@@ -37,15 +37,24 @@ def usage() -> str:
     lines += [f"  {verb:<11} {what}" for verb, (_, what) in VERBS.items()]
     lines += [
         "",
-        "  adbench train model=glass dataset=demo      a first run, nothing to download",
-        "  adbench VERB --help                         groups, keys worth changing",
+        "  adbench train experiment=quickstart      a first run, nothing to download, minutes",
+        "  adbench VERB --help                      groups, keys worth changing",
     ]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; return 0 done, 1 something asked for was not met, 2 refused, 130 Ctrl-C."""
+    """Run one verb.
+
+    Returns:
+        0 done; 1 something asked for was not met; 2 refused; 70 a fault of ours; 130 interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with unread_output_allowed(), terminations_as_interrupts():
+        return _answered(words)
+
+
+def _answered(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return DONE
@@ -54,20 +63,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"adbench {__version__}")
         return DONE
-    verb, rest = words[0], words[1:]
     try:
-        return _run(verb, rest)
+        return _run(words[0], words[1:])
     except UserError as error:
         return _refused(str(error))
     except KeyboardInterrupt:
         print("adbench: interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         return _refused(f"{error.strerror or error}{place}")
+    except Exception as error:  # the last resort: every line it prints is a fault to be mended
+        return _unforeseen(words[0], error)
+
+
+def _unforeseen(verb: str, error: Exception) -> int:
+    """Write the traceback to a file and say in one line where."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="adbench-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as report:
+        report.write(" ".join(map(repr, sys.argv)) + "\n")
+        traceback.print_exception(error, file=report)
+    told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    print(
+        f"adbench: a fault of adbench while it did '{verb}' ({told}); "
+        f"please report it with {report.name}",
+        file=sys.stderr,
+    )
+    return UNFORESEEN
 
 
 def _run(verb: str, rest: list[str]) -> int:

@@ -15,6 +15,7 @@ from adbench.cli.help import group_help
 from adbench.errors import UserError
 
 if TYPE_CHECKING:
+    from adbench.config.schema import SweepKeys
     from adbench.sweeps.grid import Cell
     from adbench.sweeps.table import SweepTable
 
@@ -43,36 +44,57 @@ def usage() -> str:
 def run(words: Sequence[str]) -> int:
     """Run a grid; the last line on stdout is the sweep's folder; 1 where a cell failed."""
     arguments = parsed_arguments(words)
-    from adbench.config.compose import compose_config, parse_overrides
-    from adbench.sweeps.grid import grid, split_overrides
+    from adbench.config.compose import compose_config, parse_overrides, typed_words
+    from adbench.config.schema import SweepKeys, SweepRoot, settings
+    from adbench.config.typed import from_mapping
+    from adbench.sweeps.grid import grid, own_folders, split_overrides
     from adbench.sweeps.table import SweepTable
 
     own = [word for word in arguments.overrides if word.startswith(("sweep.", "sweep="))]
     rest = [word for word in arguments.overrides if word not in own]
-    keys = compose_config("sweep", own, arguments.config_dir)["sweep"]
-    rows: dict[str, list[str]] = keys["rows"] or {}
+    section = compose_config("sweep", own, arguments.config_dir, SweepRoot)["sweep"]
+    keys = from_mapping(SweepKeys, section, "sweep")
+    rest = typed_words("train", rest, arguments.config_dir, several=True)
     fixed, swept = split_overrides(parse_overrides(rest))
-    for overrides in rows.values() or [[]]:  # a wrong key is told before the first cell
-        chosen = [*fixed, *overrides, *_first(swept)]
-        first = compose_config("train", chosen, arguments.config_dir)
+    first = _first_config(fixed, swept, keys, arguments)
+    settings(first)
     known: dict[tuple[str, ...], list[str]] = {}
-    cells = [
-        each
-        for cell in grid(fixed, swept, rows)
-        for each in by_category(cell, arguments.config_dir, known)
-    ]
+    cells = own_folders(
+        [
+            each
+            for cell in grid(fixed, swept, keys.rows)
+            for each in by_category(cell, arguments.config_dir, known)
+        ]
+    )
     if len(cells) == 1 and not cells[0].values:
         raise UserError("nothing to sweep: give a key several values, e.g. seed=1,2,3")
-    name = keys["name"] or _hash_of([*rest, *map(str, rows.items())])
-    folder = Path(first["run"]["root"]) / "sweeps" / str(name)
+    name = keys.name or _hash_of([*rest, *map(str, (keys.rows or {}).items())])
+    folder = sweep_folder(first["run"]["root"], name)
     table = SweepTable(folder, cells)
-    table.write()
-    waiting = [cell for cell in cells if _due(table.status(cell), keys)]
-    say(f"{len(cells)} cells, {len(cells) - len(waiting)} done before; table: {folder}/sweep.md")
-    _run_cells(table, waiting, keys, arguments, plain=bool(first["plain"]))
+    _run_cells(table, keys, arguments, plain=bool(first["plain"]))
     print(table.markdown())
     print(folder)
     return 1 if table.counts().get("failed") else 0
+
+
+def sweep_folder(root: str, name: str) -> Path:
+    """Return where a sweep's table lies."""
+    from adbench.runs.files import confined, safe_name
+
+    return confined(Path(root).expanduser(), "sweeps", safe_name(name, "sweep.name"))
+
+
+def _first_config(
+    fixed: Sequence[str], swept: dict[str, list[str]], keys: SweepKeys, arguments: Arguments
+) -> dict[str, Any]:
+    """Return the first cell's configuration; a wrong key of any row is told before it runs."""
+    from adbench.config.compose import compose_config
+
+    found = [
+        compose_config("train", [*fixed, *row, *_first(swept)], arguments.config_dir)
+        for row in (keys.rows or {"": ()}).values()
+    ]
+    return found[0]
 
 
 def _hash_of(words: Sequence[str]) -> str:
@@ -81,10 +103,6 @@ def _hash_of(words: Sequence[str]) -> str:
 
 def _first(swept: dict[str, list[str]]) -> list[str]:
     return [f"{key}={values[0]}" for key, values in swept.items()]
-
-
-def _due(status: str, keys: dict[str, Any]) -> bool:
-    return status != "finished" and (status != "failed" or bool(keys["retry_failed"]))
 
 
 def by_category(
@@ -120,77 +138,26 @@ def _categories(cell: Cell, config_dir: Path | None) -> list[str]:
     return chosen_categories(from_mapping(DatasetKeys, section, "dataset"))
 
 
-def _run_cells(
-    table: SweepTable,
-    waiting: Sequence[Cell],
-    keys: dict[str, Any],
-    arguments: Arguments,
-    *,
-    plain: bool,
-) -> None:
-    from adbench.sweeps.engine import LocalEngine, Outcome
+def _run_cells(table: SweepTable, keys: SweepKeys, arguments: Arguments, *, plain: bool) -> None:
+    from adbench.sweeps.engine import LocalEngine, claimed
+    from adbench.sweeps.progress import Progress
 
+    claims = table.folder / "cells"
+    table.settle_dead(lambda cell: claimed(claims, cell))
+    table.write()
     flags = arguments.forwarded()
-    if keys["threads"] is not None:
-        flags = [f"hardware.threads={keys['threads']}", *flags]
+    if keys.threads is not None:
+        flags = [f"hardware.threads={keys.threads}", *flags]
     engine = LocalEngine(
         table.folder / "logs",
+        claims,
         flags=flags,
-        jobs=keys["jobs"],
-        timeout=None if keys["timeout_minutes"] is None else keys["timeout_minutes"] * 60,
+        jobs=keys.jobs,
+        timeout=None if keys.timeout_minutes is None else keys.timeout_minutes * 60,
     )
-    live = None if plain or not os.isatty(sys.stderr.fileno()) else _live()
-
-    def ended(cell: Cell, outcome: Outcome) -> None:
-        table.set_outcome(cell, outcome)
-        why = f": {outcome.reason}" if outcome.reason else ""
-        told = f"{_named(cell)}  {outcome.status} in {outcome.seconds:.0f} s{why}"
-        if live is None:
-            say(f"{told}  {_counted(table)}")
-        else:
-            live.console.print(told)
-            live.update(_rich_table(table))
-
-    def started(cell: Cell) -> None:
-        table.set_running(cell)
-        if live is not None:
-            live.update(_rich_table(table))
-
-    if live is None:
-        engine.run(waiting, started, ended)
-    else:
-        with live:
-            engine.run(waiting, started, ended)
-
-
-def _named(cell: Cell) -> str:
-    return " ".join(f"{key}={value}" for key, value in cell.values.items())
-
-
-def _counted(table: SweepTable) -> str:
-    return "(" + ", ".join(f"{n} {status}" for status, n in table.counts().items()) + ")"
-
-
-def _live() -> Any:
-    from rich.console import Console
-    from rich.live import Live
-
-    return Live(console=Console(stderr=True), auto_refresh=False)
-
-
-def _rich_table(table: SweepTable) -> Any:
-    from rich.table import Table
-
-    shown = Table(title=_counted(table))
-    keys = list(table.entries[0]["values"])
-    for name in [*keys, "status", "image AUROC", "pixel AUROC", "AUPRO 0.3"]:
-        shown.add_column(name)
-    for entry in table.entries[-40:]:
-        figures = entry.get("metrics", {})
-        values = [figures.get(name) for name in ("image_auroc", "pixel_auroc", "aupro_30")]
-        shown.add_row(
-            *[entry["values"].get(key, "") for key in keys],
-            entry["status"],
-            *["-" if value is None else f"{value:.4f}" for value in values],
-        )
-    return shown
+    live = not plain and os.isatty(sys.stderr.fileno())
+    with Progress(table, say, live=live, retry_failed=keys.retry_failed) as progress:
+        waiting = [cell for cell in table.cells if progress.due(cell)]
+        done = len(table.cells) - len(waiting)
+        say(f"{len(table.cells)} cells, {done} done before; table: {table.folder}/sweep.md")
+        engine.run(waiting, progress)

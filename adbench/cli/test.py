@@ -2,63 +2,91 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adbench.cli.arguments import parsed_arguments
 from adbench.cli.console import say
+from adbench.config.schema import ThresholdKeys, settings
+from adbench.config.typed import from_mapping
 from adbench.errors import UserError
+
+if TYPE_CHECKING:
+    from adbench.runs.folder import RunFolder
 
 HELP = """usage: adbench test run=FOLDER [dataset.KEY=... metrics.KEY=... threads=N] [plain=true]
 
 Tests a finished run again. On its own data the figures repeat exactly (exit code 1 where they
 do not); with dataset.root=, dataset.category= or another key the results go to
-FOLDER/tests/DATASET-CATEGORY."""
+FOLDER/tests/DATASET-CATEGORY. Pictures without labels are scored and decided.
+
+Decisions are by the run's own threshold. threshold.false_alarm_rate=0.001 takes another one from
+the same held-out normals, threshold.calibrate=FOLDER one from a folder of normal pictures."""
 
 
 def run(words: Sequence[str]) -> int:
     """Test a run; the last line on stdout is the folder with the results."""
     arguments = parsed_arguments(words)
     given = _given(arguments.overrides)
-    from adbench.cli.train import show_metrics
-    from adbench.runs.files import read_json
     from adbench.runs.folder import open_run
-    from adbench.training.testing import test
 
     folder, config = open_run(given.pop("run"))
     if not folder.finished:
         status = folder.record.get("status", "not begun")
         raise UserError(f"{folder.path} is not a finished run ({status}); train it first")
-    plain = bool(given.pop("plain", False))
-    threads = given.pop("threads", None)
-    if threads is not None:
-        config["hardware"]["threads"] = threads
-    elsewhere = bool(given)
+    plain = given.pop("plain", False)
+    if "threads" in given:
+        config["hardware"]["threads"] = given.pop("threads")
+    threshold = {k.partition(".")[2]: given.pop(k) for k in list(given) if k.startswith("thresh")}
     for key, value in given.items():
         _set(config, key, value)
-    target, document = test(folder, config, say, elsewhere=elsewhere)
-    show_metrics({document["category"]: document}, plain=plain)
-    changed = [] if elsewhere else differing(read_json(folder / "metrics.json"), document)
+    from_mapping(ThresholdKeys, threshold, "threshold")
+    config["plain"] = plain
+    settings(config)
+    return _tested(folder, config, threshold, elsewhere=bool(given), plain=plain)
+
+
+def _tested(
+    folder: RunFolder,
+    config: dict[str, Any],
+    threshold: dict[str, Any],
+    *,
+    elsewhere: bool,
+    plain: bool,
+) -> int:
+    from adbench.cli.train import show_metrics, show_threshold
+    from adbench.runs.files import read_record
+    from adbench.training.testing import repeated_test
+
+    target, document = repeated_test(folder, config, say, elsewhere=elsewhere, threshold=threshold)
+    found = {document["category"]: document}
+    show_metrics(found, plain=plain)
+    show_threshold(found)
+    again = not (elsewhere or threshold)
+    changed = differing(read_record(folder / "metrics.json"), document) if again else []
     if changed:
-        print(
-            f"adbench: figures differ from the stored ones: {', '.join(changed)}", file=sys.stderr
-        )
+        say(f"adbench: figures differ from the stored ones: {', '.join(changed)}")
     print(target)
     return 1 if changed else 0
 
 
-def _given(overrides: Sequence[str]) -> dict[str, Any]:
-    from adbench.config.compose import parse_overrides
+_TAKES = ("run", "dataset", "metrics", "threads", "plain", "images", "threshold")
 
-    given: dict[str, Any] = {}
-    for override in parse_overrides(overrides):
+
+def _given(words: Sequence[str]) -> dict[str, Any]:
+    """Return the verb's keys with their values, names and paths as they were typed."""
+    from adbench.config.compose import parse_overrides, typed_words
+
+    named = [word for word in words if word.startswith("run=")]
+    if not named:
+        raise UserError("which run? adbench test run=FOLDER")
+    rest = [word for word in words if not word.startswith("run=")]
+    given: dict[str, Any] = {"run": named[-1].partition("=")[2]}
+    for override in parse_overrides(typed_words("train", rest)):
         key = override.key_or_group
-        if key.split(".")[0] not in ("run", "dataset", "metrics", "threads", "plain", "images"):
+        if key.split(".")[0] not in _TAKES:
             raise UserError(f"'{key}' is fixed by training; test takes {HELP.splitlines()[0][7:]}")
         given[key] = override.value()
-    if "run" not in given:
-        raise UserError("which run? adbench test run=FOLDER")
     if "dataset" in given:
         raise UserError("another data set is named by its keys: dataset.root=, dataset.category=")
     return given

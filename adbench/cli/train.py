@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,13 +46,14 @@ def run(words: Sequence[str]) -> int:
     config = compose_config("train", arguments.overrides, arguments.config_dir)
     from adbench.training.session import train
 
-    folders = train(config, arguments.overrides, say)
+    wait = os.environ.get("ADBENCH_WAIT") == "1"  # a sweep's cell: see sweeps/engine.py
+    folders = train(config, arguments.overrides, say, wait=wait)
     if not all((folder / "metrics.json").is_file() for folder in folders):
         print(folders[-1])  # a run that ended with a stage
         return 0
     found = {folder.parent.name: read_json(folder / "metrics.json") for folder in folders}
     show_metrics(found, plain=bool(config["plain"]))
-    _show_threshold(found)
+    show_threshold(found)
     if len(folders) == 1:
         print(folders[0])
         return 0
@@ -89,12 +90,14 @@ def _show_kinds(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
         print_table("by kind of anomaly", header, rows, plain=plain)
 
 
-def _show_threshold(found: dict[str, dict[str, Any]]) -> None:
+def show_threshold(found: dict[str, dict[str, Any]]) -> None:
+    """Say by what each category decides, or why it does not."""
     for name, metrics in found.items():
         threshold = metrics["threshold"]
-        if threshold["value"] is not None:
-            print(
-                f"{name}: threshold {threshold['value']:.6g} from {threshold['source']}, expected "
-                f"false alarms {threshold['expected_false_alarm_rate']:.1%}",
-                file=sys.stderr,
-            )
+        if threshold["value"] is None:
+            say(f"{name}: no threshold, no decisions: {threshold['source']}")
+            continue
+        say(
+            f"{name}: threshold {threshold['value']:.6g} from {threshold['source']}, expected "
+            f"false alarms {threshold['expected_false_alarm_rate']:.1%}"
+        )

@@ -2,51 +2,111 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from adbench.config.locate import GROUPS, conf_folder, options
+from adbench.config.schema import Settings
+from adbench.config.typed import hint_at, shown, takes_list
+from adbench.config.words import as_typed, example, needs_care, quoted
 from adbench.errors import UserError, nearest
+
+# What composing raises on a bad request; recursion, on values nested too deeply.
+_HYDRAS = (HydraException, OmegaConfBaseException, RecursionError, ValueError, OverflowError)
 
 
 def compose_config(
-    primary: str, overrides: Sequence[str], config_dir: Path | None = None
+    primary: str,
+    overrides: Sequence[str],
+    config_dir: Path | None = None,
+    record: Callable[..., Any] = Settings,
 ) -> dict[str, Any]:
     """Return the resolved configuration of ``primary`` as plain dicts, lists and scalars.
 
     Args:
         primary: name of a file at the root of conf/, e.g. ``train``.
-        overrides: Hydra overrides, as typed.
+        overrides: as the shell passed them; values of text keys need no quotes.
         config_dir: a user's folder with further group files.
+        record: declares the keys at the root of ``primary``.
 
     Raises:
         UserError: an override cannot be parsed, or names an unknown group, option or key.
     """
+    _refuse_hydras_own(overrides)
+    words = typed_words(primary, overrides, config_dir, record)
+    parsed = parse_overrides(words)
+    _refuse_sweeps(parsed, overrides)
+    _refuse_unknown_options(parsed, config_dir)
+    with _composer(config_dir) as composed:
+        try:
+            return composed(primary, words)
+        except _HYDRAS as error:
+            choices = [o.input_line for o in parsed if _is_group(o)]
+            known = composed(primary, choices, resolve=False)
+            raise _explained(error, parsed, known) from error
+
+
+def typed_words(
+    primary: str,
+    overrides: Sequence[str],
+    config_dir: Path | None = None,
+    record: Callable[..., Any] = Settings,
+    *,
+    several: bool = False,
+) -> list[str]:
+    """Return overrides in which values of text keys are quoted, so that Hydra leaves them alone.
+
+    ``several``: commas separate values, as in a sweep.
+    """
+    if not any(map(needs_care, overrides)):
+        return list(overrides)
+    choices = [word for word in overrides if _chooses(word) and not needs_care(word)]
+    _refuse_unknown_options(parse_overrides(choices), config_dir)
+    with _composer(config_dir) as composed:
+        base = composed(primary, choices, resolve=False)
+    return [
+        as_typed(word, base, record, several=several) if needs_care(word) else word
+        for word in overrides
+    ]
+
+
+def _refuse_hydras_own(overrides: Sequence[str]) -> None:
+    for word in overrides:
+        if re.match(r"\+{0,2}hydra[./=]", word):
+            raise UserError(f"{shown(word)}: Hydra's own keys have no effect here; see --help")
+
+
+def _chooses(word: str) -> bool:
+    return word.split("=")[0] in (*GROUPS, "sweep") and "=" in word
+
+
+@contextlib.contextmanager
+def _composer(config_dir: Path | None) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Yield a function that composes a primary file with overrides into plain values."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    parsed = parse_overrides(overrides)
-    _refuse_sweeps(parsed)
-    _refuse_unknown_options(parsed, config_dir)
-    searched = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    searched = (
+        [f"hydra.searchpath=[{quoted(f'file://{config_dir.resolve()}')}]"] if config_dir else []
+    )
+
+    def composed(primary: str, words: Sequence[str], *, resolve: bool = True) -> dict[str, Any]:
+        config = compose(primary, overrides=[*searched, *words])
+        return dict(OmegaConf.to_container(config, resolve=resolve))  # type: ignore[arg-type]
+
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            try:
-                config = compose(primary, overrides=[*searched, *overrides])
-                return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-            except (HydraException, OmegaConfBaseException) as error:
-                choices = [o.input_line for o in parsed if _is_group(o)]
-                base = compose(primary, overrides=[*searched, *choices])
-                known = OmegaConf.to_container(base, resolve=False)
-                raise _explained(error, parsed, known) from error  # type: ignore[arg-type]
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(str(error)) from error
+            yield composed
+    except _HYDRAS as error:
+        raise UserError(_one_line(error)) from error
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Any]:
@@ -56,16 +116,14 @@ def parse_overrides(overrides: Sequence[str]) -> list[Any]:
         UserError: one cannot be parsed.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
 
     parser = OverridesParser.create()
     found = []
     for text in overrides:
         try:
             override = parser.parse_override(text)
-        except HydraException as error:
-            why = str(error).splitlines()[0]
-            raise UserError(f"cannot read '{text}': write key=value ({why})") from error
+        except _HYDRAS as error:
+            raise UserError(_unread(text, error)) from error
         if not override.key_or_group:
             raise UserError(f"cannot read '{text}': write key=value (the key is missing)")
         found.append(override)
@@ -76,12 +134,25 @@ def _is_group(override: Any) -> bool:
     return override.key_or_group in (*GROUPS, "sweep")
 
 
-def _refuse_sweeps(parsed: Sequence[Any]) -> None:
-    for override in parsed:
+def _unread(text: str, error: Exception) -> str:
+    """Return what to type instead of an override that Hydra cannot parse."""
+    key, sign, value = text.partition("=")
+    why = _one_line(error)
+    if sign and len(value) < 200 and re.fullmatch(r"\+{0,2}[\w.@/]+", key):
+        return f"cannot read {shown(text)}; as one text it is written {example(key, value)} ({why})"
+    return f"cannot read {shown(text)}: write key=value ({why})"
+
+
+def _refuse_sweeps(parsed: Sequence[Any], overrides: Sequence[str]) -> None:
+    for override, typed in zip(parsed, overrides, strict=True):
+        if override.is_delete():
+            raise UserError(f"{shown(typed)}: keys are not removed; write key=value")
         if override.is_sweep_override():
+            key, _, value = typed.partition("=")
+            hint = hint_at(Settings, key.lstrip("+").split("."))
+            listed = f"; one list is written {key}=[{value}]" if takes_list(hint) else ""
             raise UserError(
-                f"'{override.input_line}' has several values: use `adbench sweep` or --multirun "
-                f"(one value that is a list is written {override.key_or_group}=[a,b])"
+                f"{shown(typed)} has several values: use `adbench sweep` or --multirun{listed}"
             )
 
 
@@ -91,9 +162,10 @@ def _refuse_unknown_options(parsed: Sequence[Any], config_dir: Path | None) -> N
             continue
         group, value = override.key_or_group, override.value()
         known = options(group, config_dir)
-        if value is not None and value not in known:
+        if value not in known and not (value is None and group in ("sweep", "experiment")):
             raise UserError(
-                f"no {group} '{value}'{nearest(str(value), known)} (known: {', '.join(known)})"
+                f"no {group} '{shown(value)}'{nearest(str(value), known)} "
+                f"(known: {', '.join(known)})"
             )
 
 
@@ -104,8 +176,13 @@ def _explained(error: Exception, parsed: Sequence[Any], known: Mapping[str, Any]
         wrong = unknown_key(override.key_or_group, known)
         if wrong:
             return UserError(wrong)
+    return UserError(_one_line(error))
+
+
+def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return UserError(re.sub(r"\s+", " ", " ".join(lines[:2])) or type(error).__name__)
+    told = re.sub(r"\s+", " ", " ".join(lines[:2])) or type(error).__name__
+    return shown(told, longest=300)
 
 
 def unknown_key(key: str, known: Mapping[str, Any]) -> str | None:

@@ -106,6 +106,7 @@ class ThresholdKeys:
     """Section ``threshold``."""
 
     false_alarm_rate: Annotated[float, Within(0, 1, above=True, below=True)] = 0.01
+    calibrate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,13 @@ class SweepKeys:
     threads: Annotated[int, Within(1, 1024)] | None = None
     timeout_minutes: Positive | None = None
     retry_failed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRoot:
+    """What stands at the root of conf/sweep.yaml."""
+
+    sweep: SweepKeys
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,7 +261,9 @@ def _text(value: Any, where: str) -> str:
         raise _unfit(value, str, where)
     if len(value) > _TEXT_LIMIT:
         raise UserError(f"{where}={shown(value)}: text of {len(value)} characters is too long")
-    if not value.isprintable() and any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
+    if any(0xD800 <= ord(c) < 0xE000 for c in value):
+        raise UserError(f"{where}={shown(value)}: its bytes are no UTF-8 text")
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
         raise UserError(f"{where}={shown(value)}: control characters are not allowed")
     return value
 
@@ -270,7 +272,7 @@ def _unfit(value: Any, hint: Any, where: str) -> UserError:
     return UserError(f"{where}={shown(value)}: {expected(hint)} is expected")
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, longest: int = _LONGEST) -> str:
     """Return a value as it is typed, cut and escaped so that a message stays one harmless line."""
     if value is None:
         text = "null"
@@ -285,7 +287,7 @@ def shown(value: Any) -> str:
     else:
         text = str(value)
     escaped = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return escaped if len(escaped) <= _LONGEST else escaped[: _LONGEST - 3] + "..."
+    return escaped if len(escaped) <= longest else escaped[: longest - 3] + "..."
 
 
 def expected(hint: Any) -> str:
@@ -317,16 +319,19 @@ def hint_at(kind: Callable[..., Any], path: Sequence[str], *, skip: Sequence[str
     """Return the annotation of a dotted key below ``kind``; None where it is not declared."""
     hint: Any = declared(kind, skip=skip)[0].get(path[0]) if path else None
     for part in path[1:]:
-        section = next((each for each in _options(hint) if is_dataclass(each)), None)
+        section = next((each for each in options_of(hint) if is_dataclass(each)), None)
         if section is None:
-            mapping = next((each for each in _options(hint) if get_origin(each) in _SECTIONS), None)
+            mapping = next(
+                (each for each in options_of(hint) if get_origin(each) in _SECTIONS), None
+            )
             hint = get_args(mapping)[1] if mapping is not None else None
             continue
         hint = declared(cast(type[Any], section))[0].get(part)
     return hint
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the annotation itself."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
@@ -334,5 +339,10 @@ def takes_text(hint: Any) -> bool:
     """Whether a bare word given for this annotation may be free text (a name or a path)."""
     return any(
         each is str or (get_origin(each) is Annotated and get_args(each)[0] is str)
-        for each in _options(hint)
+        for each in options_of(hint)
     )
+
+
+def takes_list(hint: Any) -> bool:
+    """Whether a list may be given for this annotation."""
+    return any(get_origin(each) in _LISTS for each in options_of(hint))

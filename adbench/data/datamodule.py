@@ -44,6 +44,7 @@ def split_samples(
     shots: int | None = None,
     limit: int | None = None,
     seed: int = 0,
+    needs_training: bool = True,
 ) -> Splits:
     """Return the splits of ``samples``, the held-out normals drawn by ``seed``.
 
@@ -70,7 +71,7 @@ def split_samples(
         kept, out = _held_out(own, 0.0 if val else hold_out, shots, seed)
         train += kept
         held += out
-    if not train:
+    if not train and needs_training:
         raise UserError("no normal training image is left; lower dataset.hold_out or add images")
     return Splits(_spread(train, limit), _spread(val or held, limit), _spread_test(test, limit))
 

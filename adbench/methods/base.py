@@ -114,6 +114,14 @@ class Requirements:
     memory_bytes: int = 0
 
 
+_FROZEN = ("backbone.", "detector.backbone.")
+
+
+def is_frozen(name: str) -> bool:
+    """Whether a tensor of a module's state belongs to the backbone, which training leaves."""
+    return name.startswith(_FROZEN)
+
+
 class AnomalyModule(lightning.LightningModule):
     """Training of one method around its detector.
 

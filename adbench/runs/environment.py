@@ -69,6 +69,13 @@ def environment() -> dict[str, Any]:
     }
 
 
+def device_name(device: Any) -> str:
+    """Return what figures may depend on of a torch device: ``cpu``, or the GPU's name."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
+
+
 def _processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

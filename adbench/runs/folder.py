@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,28 +14,55 @@ from typing import Any
 import yaml
 
 from adbench.errors import UserError
-from adbench.runs.files import read_json, write_json, write_text
+from adbench.runs.files import (
+    WAY_OUT,
+    confined,
+    open_beneath,
+    read_record,
+    read_yaml,
+    remove,
+    remove_leftovers,
+    safe_name,
+    write_json,
+    write_text,
+)
 
-# Keys that say where and how a run happens, not what it computes: they name no other run.
-_NOT_HASHED = ("run", "hardware", "logger", "plain", "force", "stage", "until", "images")
+# Keys that say where and how a run is shown, not what it computes: they name no other run.
+_NOT_HASHED = ("run", "logger", "plain", "force", "stage", "until", "images")
+_HARDWARE_NOT_HASHED = ("workers",)
+
+
+def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a resolved configuration can change figures: threads and precision too."""
+    kept = {key: value for key, value in config.items() if key not in _NOT_HASHED}
+    hardware = kept.get("hardware")
+    if isinstance(hardware, Mapping):
+        kept["hardware"] = {k: v for k, v in hardware.items() if k not in _HARDWARE_NOT_HASHED}
+    return kept
 
 
 def cell_hash(config: Mapping[str, Any]) -> str:
     """Return 8 hex digits fixed by everything in ``config`` that changes results."""
-    relevant = {key: value for key, value in config.items() if key not in _NOT_HASHED}
-    document = json.dumps(relevant, sort_keys=True, default=str)
+    document = json.dumps(relevant(config), sort_keys=True, default=str)
     return hashlib.sha256(document.encode()).hexdigest()[:8]
 
 
 def run_path(config: Mapping[str, Any], category: str) -> Path:
-    """Return ``ROOT/MODEL/DATASET/CATEGORY/NAME`` for a resolved configuration."""
+    """Return ``ROOT/MODEL/DATASET/CATEGORY/NAME`` for a resolved configuration.
+
+    Raises:
+        UserError: a part cannot name a folder, or a link below the root leads elsewhere.
+    """
     run = config["run"]
     name = run.get("name") or f"seed{config['seed']}-{cell_hash(config)}"
-    parts = (config["model"]["name"], config["dataset"]["name"], category, name)
-    for part in parts:
-        if not part or part in {".", ".."} or "/" in str(part) or "\\" in str(part):
-            raise UserError(f"'{part}' cannot name a folder below run.root={run['root']}")
-    return Path(run["root"]).joinpath(*map(str, parts))
+    parts = {
+        "model.name": config["model"]["name"],
+        "dataset.name": config["dataset"]["name"],
+        "dataset.category": category,
+        "run.name": name,
+    }
+    names = [safe_name(str(part), what) for what, part in parts.items()]
+    return confined(Path(run["root"]).expanduser(), *names)
 
 
 class RunFolder:
@@ -50,17 +76,22 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        """run.json, or an empty dict before the first write."""
+        """run.json, or an empty dict before the first write.
+
+        Raises:
+            UserError: the file is broken.
+        """
         path = self.path / "run.json"
-        return dict(read_json(path)) if path.is_file() else {}
+        return read_record(path) if path.exists() else {}
 
     @property
     def finished(self) -> bool:
         return self.record.get("status") == "finished" and (self.path / "metrics.json").is_file()
 
     @property
-    def resumable(self) -> bool:
-        return (self.path / "checkpoints" / "last.ckpt").is_file()
+    def begun(self) -> bool:
+        """Whether a training has left something here that another one would mix with."""
+        return any((self.path / name).exists() for name in ("run.json", "stages", "checkpoints"))
 
     def update(self, **entries: Any) -> None:
         """Merge ``entries`` into run.json."""
@@ -75,12 +106,8 @@ class RunFolder:
     def clear(self) -> None:
         """Delete everything but the lock (``force=true``)."""
         for child in self.path.iterdir() if self.path.is_dir() else ():
-            if child.name == ".lock":
-                continue
-            if child.is_dir():
-                shutil.rmtree(child)
-            else:
-                child.unlink()
+            if child.name != ".lock":
+                remove(child)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -91,22 +118,43 @@ class RunFolder:
         Raises:
             UserError: another process writes this folder.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "a+", encoding="utf-8") as handle:
-            if not _try_lock(handle.fileno()):
-                handle.seek(0)
-                owner = handle.read().strip() or "unknown"
-                raise UserError(
-                    f"{self.path} is being written by another process ({owner}); "
-                    "wait for it or choose another run.name"
-                )
-            handle.truncate(0)
-            handle.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            handle.flush()
+        with locked(self.path):
             yield
 
 
-def _try_lock(descriptor: int) -> bool:
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[int]:
+    """Hold ``folder`` against other processes; yield the descriptor that holds the lock.
+
+    The lock is the operating system's, so that one left by a killed process is free. What killed
+    processes left half written is removed.
+
+    Args:
+        wait: wait for the other process instead of refusing.
+
+    Raises:
+        UserError: another process writes this folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_beneath(folder / ".lock", "a+") as handle:
+        while not try_lock(handle.fileno()):
+            if not wait:
+                handle.seek(0)
+                owner = handle.read(200).strip() or "unknown"
+                raise UserError(
+                    f"{folder} is being written by another process ({owner}); "
+                    "wait for it or choose another name"
+                )
+            time.sleep(0.5)
+        handle.truncate(0)
+        handle.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        handle.flush()
+        remove_leftovers(folder)
+        yield handle.fileno()
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file; return whether it was free."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -128,12 +176,18 @@ def open_run(folder: str | Path) -> tuple[RunFolder, dict[str, Any]]:
     """Return a run folder and its configuration.
 
     Raises:
-        UserError: the folder is missing or holds no run.
+        UserError: the folder is missing, holds no run, or its configuration is broken.
     """
-    path = Path(folder)
-    if not (path / "config.yaml").is_file():
+    path = Path(folder).expanduser()
+    if not (path / "config.yaml").exists():
         near = sorted(p.parent for p in path.parent.glob("*/config.yaml"))
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"{path} is not a run folder (no config.yaml){hint}")
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(path / "config.yaml")
+    missing = [name for name in _SECTIONS if not isinstance(config.get(name), dict)]
+    if missing:
+        raise UserError(f"{path / 'config.yaml'}: section {missing[0]} is missing; {WAY_OUT}")
     return RunFolder(path), config
+
+
+_SECTIONS = ("model", "dataset", "train", "hardware", "metrics", "run")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adbench.errors import UserError, nearest
-from adbench.runs.files import folder_beside, read_json, write_json
+from adbench.runs.files import folder_beside, read_record, write_json
 
 
 @dataclass(slots=True)
@@ -53,11 +53,17 @@ class Stage:
     files: tuple[Path, ...] = ()
 
 
-def stage_hash(stage: Stage, done: Mapping[str, str]) -> str:
-    """Return the hash of what ``stage`` depends on, given the hashes of finished stages."""
+def stage_hash(
+    stage: Stage, done: Mapping[str, str], given: Mapping[str, Any] | None = None
+) -> str:
+    """Return the hash of what ``stage`` depends on, given the hashes of finished stages.
+
+    ``given``: what all stages of a run depend on, the training pictures above all.
+    """
     digest = hashlib.sha256()
     inputs = {name: done[name] for name in stage.inputs}
-    document = {"name": stage.name, "config": dict(stage.config), "inputs": inputs}
+    own = {"name": stage.name, "config": dict(stage.config), "inputs": inputs}
+    document = {**own, "given": dict(given or {})}
     digest.update(json.dumps(document, sort_keys=True, default=str).encode())
     for path in stage.files:
         digest.update(path.read_bytes())
@@ -72,6 +78,7 @@ def run_stages(
     only: str | None = None,
     until: str | None = None,
     force: str | None = None,
+    given: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, str]:
     """Run what is not finished, in order, and return name -> hash.
@@ -90,7 +97,7 @@ def run_stages(
     done: dict[str, str] = {}
     for stage in stages:
         target = folder / stage.name
-        value = stage_hash(stage, done)
+        value = stage_hash(stage, done, given)
         finished = _finished_hash(target) == value and stage.name != force
         if finished:
             say(f"stage {stage.name}: finished before, kept")
@@ -113,7 +120,10 @@ def _inputs(stages: Sequence[Stage], name: str) -> set[str]:
 
 def _finished_hash(target: Path) -> str | None:
     card = target / "stage.json"
-    return read_json(card).get("hash") if card.is_file() else None
+    try:
+        return read_record(card).get("hash") if card.is_file() else None
+    except UserError:  # torn: the stage is run again
+        return None
 
 
 def _run_one(

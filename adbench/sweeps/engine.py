@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from adbench.runs.files import open_beneath
+from adbench.runs.folder import try_lock
 from adbench.sweeps.grid import Cell
+
+WAIT = "ADBENCH_WAIT"  # set for cells: `train` waits for whoever writes its run folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +37,22 @@ class Outcome:
     seconds: float
 
 
+class Report(Protocol):
+    """What an engine tells about cells, and asks."""
+
+    def started(self, cell: Cell) -> None: ...
+
+    def ended(self, cell: Cell, outcome: Outcome) -> None: ...
+
+    def due(self, cell: Cell) -> bool:
+        """Whether the cell is still to be run; another controller may have done so meanwhile."""
+        ...
+
+
 class Engine(Protocol):
     """Runs cells somewhere and reports each as it starts and ends."""
 
-    def run(
-        self,
-        cells: Sequence[Cell],
-        started: Callable[[Cell], None],
-        ended: Callable[[Cell, Outcome], None],
-    ) -> None: ...
+    def run(self, cells: Sequence[Cell], report: Report) -> None: ...
 
 
 @dataclass(slots=True)
@@ -49,69 +61,84 @@ class _Running:
     process: subprocess.Popen[str]
     since: float
     log: Path
+    claim: Any  # the open file whose lock the process holds too
 
 
 class LocalEngine:
     """At most ``jobs`` processes at a time on this machine.
 
+    A cell is taken by locking ``CLAIMS/ID.lock``. Its process inherits the lock, so that nobody
+    takes a cell that still runs, not even after its controller was killed; on Linux the process
+    is told to end then.
+
     Args:
-        command: what a cell's overrides are appended to.
         logs: folder for one log per cell.
+        claims: folder of the locks; controllers that share it share the cells.
+        flags: what follows every cell's overrides.
         jobs: processes at a time.
         timeout: seconds after which a cell is stopped and failed; None: never.
-        environment: variables added to the processes' environment.
     """
 
     def __init__(
         self,
         logs: Path,
+        claims: Path,
         *,
         flags: Sequence[str] = (),
         jobs: int = 1,
         timeout: float | None = None,
-        environment: dict[str, str] | None = None,
     ) -> None:
-        self.command = [sys.executable, "-m", "adbench", "train"]
+        # -P: a random.py in the current folder is not what a cell imports
+        self.command = [sys.executable, "-P", "-m", "adbench", "train"]
         self.flags = list(flags)
-        self.logs, self.jobs, self.timeout = logs, jobs, timeout
-        self.environment = {**os.environ, **(environment or {})}
+        self.logs, self.claims, self.jobs, self.timeout = logs, claims, jobs, timeout
         self._running: list[_Running] = []
 
-    def run(
-        self,
-        cells: Sequence[Cell],
-        started: Callable[[Cell], None],
-        ended: Callable[[Cell, Outcome], None],
-    ) -> None:
-        waiting = list(enumerate(cells))
-        self.logs.mkdir(parents=True, exist_ok=True)
+    def run(self, cells: Sequence[Cell], report: Report) -> None:
+        """Run what is due; wait for cells that another controller's processes hold."""
+        waiting = list(cells)
+        for folder in (self.logs, self.claims):
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             while waiting or self._running:
-                while waiting and len(self._running) < self.jobs:
-                    number, cell = waiting.pop(0)
-                    started(cell)
-                    self._start(number, cell)
-                self._collect(ended)
+                waiting = [cell for cell in waiting if not self._taken(cell, report)]
+                self._collect(report)
                 time.sleep(0.1)
-        except KeyboardInterrupt:
-            self._stop_all(ended)
+        except BaseException:
+            self._stop_all(report)
             raise
 
-    def _start(self, number: int, cell: Cell) -> None:
-        log = self.logs / f"cell-{number:04d}.log"
-        command = [*self.command, *cell.overrides, "plain=true", *self.flags]
+    def _taken(self, cell: Cell, report: Report) -> bool:
+        """Start a cell where there is room and nobody runs it; return whether it is settled."""
+        if len(self._running) >= self.jobs:
+            return False
+        claim = open_beneath(self.claims / f"{cell.id}.lock", "a+")
+        if not try_lock(claim.fileno()):
+            claim.close()
+            return False
+        if not report.due(cell):
+            claim.close()
+            return True
+        report.started(cell)
+        self._start(cell, claim)
+        return True
+
+    def _start(self, cell: Cell, claim: Any) -> None:
+        log = self.logs / f"{cell.id}.log"
         with open(log, "w", encoding="utf-8") as errors:
             process = subprocess.Popen(
-                command,
+                [*self.command, *cell.overrides, "plain=true", *self.flags],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=self.environment,
+                env={**os.environ, WAIT: "1"},
+                pass_fds=(claim.fileno(),) if os.name == "posix" else (),
+                preexec_fn=_end_with_parent() if sys.platform == "linux" else None,
                 start_new_session=True,  # Ctrl-C reaches the controller alone, which passes it on
             )
-        self._running.append(_Running(cell, process, time.monotonic(), log))
+        self._running.append(_Running(cell, process, time.monotonic(), log, claim))
 
-    def _collect(self, ended: Callable[[Cell, Outcome], None]) -> None:
+    def _collect(self, report: Report) -> None:
         for running in list(self._running):
             elapsed = time.monotonic() - running.since
             if running.process.poll() is None:
@@ -122,14 +149,49 @@ class LocalEngine:
             else:
                 outcome = _outcome(running, elapsed)
             self._running.remove(running)
-            ended(running.cell, outcome)
+            report.ended(running.cell, outcome)
+            running.claim.close()
 
-    def _stop_all(self, ended: Callable[[Cell, Outcome], None]) -> None:
-        for running in self._running:
-            _stop(running.process)
-            elapsed = time.monotonic() - running.since
-            ended(running.cell, Outcome("interrupted", None, "Ctrl-C", elapsed))
+    def _stop_all(self, report: Report) -> None:
+        with _unhurried():
+            for running in self._running:
+                _stop(running.process)
+                elapsed = time.monotonic() - running.since
+                report.ended(running.cell, Outcome("interrupted", None, "stopped", elapsed))
+                running.claim.close()
         self._running.clear()
+
+
+def claimed(claims: Path, cell: Cell) -> bool:
+    """Whether a process holds the cell."""
+    if not (claims / f"{cell.id}.lock").exists():
+        return False
+    with open_beneath(claims / f"{cell.id}.lock", "a+") as handle:
+        return not try_lock(handle.fileno())
+
+
+@contextlib.contextmanager
+def _unhurried() -> Iterator[None]:
+    """Let the cells be stopped and written down before a second Ctrl-C counts."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_with_parent() -> Callable[[], None]:
+    """Return what asks Linux, in the child, to be sent SIGTERM when the controller dies."""
+    import ctypes
+
+    library, parent, death_signal = ctypes.CDLL(None), os.getpid(), 1
+
+    def ask() -> None:
+        library.prctl(death_signal, signal.SIGTERM)
+        if os.getppid() != parent:  # it died meanwhile
+            os._exit(130)
+
+    return ask
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -144,15 +206,20 @@ def _stop(process: subprocess.Popen[str]) -> None:
 def _outcome(running: _Running, elapsed: float) -> Outcome:
     output = running.process.stdout.read() if running.process.stdout else ""
     lines = [line for line in output.splitlines() if line.strip()]
-    if running.process.returncode == 0 and lines:
+    code = running.process.returncode
+    if code == 0 and lines:
         return Outcome("finished", Path(lines[-1].strip()), None, elapsed)
-    return Outcome("failed", None, _reason(running.log, running.process.returncode), elapsed)
+    if code == 130:
+        return Outcome("interrupted", None, "stopped from outside", elapsed)
+    return Outcome("failed", None, _reason(running.log, code), elapsed)
 
 
 def _reason(log: Path, code: int) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("adbench: ")]
     if told:
         return told[-1].removeprefix("adbench: ")
+    ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     last = lines[-1] if lines else "no output"
-    return f"exit code {code}: {last}"[:300]
+    return f"{ended}: {last}"[:300]

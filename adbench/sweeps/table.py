@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adbench.runs.files import read_json, write_json, write_text
+from adbench.errors import UserError
+from adbench.runs.files import read_record, write_json, write_text
 from adbench.sweeps.engine import Outcome
 from adbench.sweeps.grid import Cell
 
@@ -31,41 +34,78 @@ SOMETIMES: dict[str, tuple[str, ...]] = {
 
 
 class SweepTable:
-    """States of all cells in ``folder``; survives the controller."""
+    """States of all cells, one file each below ``folder``; controllers may share them.
+
+    The run folders are the truth: a cell is finished where its folder says so.
+
+    Raises:
+        UserError: the folder holds another grid.
+    """
 
     def __init__(self, folder: Path, cells: Sequence[Cell]) -> None:
         self.folder = folder
         self.cells = list(cells)
-        path = folder / "sweep.json"
-        stored = read_json(path)["cells"] if path.is_file() else []
-        known = {tuple(entry["overrides"]): entry for entry in stored}
-        self.entries = [known.get(cell.overrides) or _entry(cell, "waiting") for cell in self.cells]
-        for entry in self.entries:
-            if entry["status"] == "running":  # the controller died
-                entry["status"] = "interrupted"
+        self.begun = time.time()
+        grid = [list(cell.overrides) for cell in self.cells]
+        stored = _stored_grid(folder)
+        if stored is not None and stored != grid:
+            raise UserError(
+                f"{folder} holds another grid ({_compared(stored, grid)}); "
+                "choose another sweep.name"
+            )
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """What is known of each cell, in their order."""
+        return [self._of(cell) for cell in self.cells]
 
     def status(self, cell: Cell) -> str:
         """Return waiting, running, finished, failed or interrupted."""
         return str(self._of(cell)["status"])
 
     def set_running(self, cell: Cell) -> None:
-        self._of(cell)["status"] = "running"
-        self.write()
+        self._put(cell, {**_entry(cell, "running"), "controller": os.getpid()})
 
     def set_outcome(self, cell: Cell, outcome: Outcome) -> None:
-        entry = self._of(cell)
-        entry |= {
-            "status": outcome.status,
+        entry = {
+            **_entry(cell, outcome.status),
             "reason": outcome.reason,
             "seconds": round(outcome.seconds, 1),
             "folder": None if outcome.folder is None else outcome.folder.as_posix(),
+            "ended": time.time(),
         }
-        if outcome.folder is not None:
-            entry["metrics"] = _figures(outcome.folder)
-        self.write()
+        self._put(cell, entry)
+
+    def ended_meanwhile(self, cell: Cell) -> bool:
+        """Whether another controller has settled the cell since this one began."""
+        ended = self._of(cell).get("ended")
+        return isinstance(ended, int | float) and ended >= self.begun
+
+    def settle_dead(self, alive: Callable[[Cell], bool]) -> None:
+        """Mark cells as interrupted that say they run and whose processes are gone."""
+        for cell in self.cells:
+            if self.status(cell) == "running" and not alive(cell):
+                self._put(cell, {**_entry(cell, "interrupted"), "reason": "its controller died"})
 
     def _of(self, cell: Cell) -> dict[str, Any]:
-        return self.entries[self.cells.index(cell)]
+        path = self.folder / "cells" / f"{cell.id}.json"
+        try:
+            entry = read_record(path) if path.is_file() else {}
+        except UserError:  # torn: the run folder tells
+            entry = {}
+        if entry.get("status") not in _STATES:
+            return _entry(cell, "waiting")
+        entry |= {"overrides": list(cell.overrides), "values": cell.values}
+        if entry["status"] == "finished":
+            figures = _figures(Path(str(entry.get("folder"))))
+            if figures is None:  # the folder is gone, or no longer whole
+                return _entry(cell, "waiting")
+            entry["metrics"] = figures
+        return entry
+
+    def _put(self, cell: Cell, entry: Mapping[str, Any]) -> None:
+        write_json(self.folder / "cells" / f"{cell.id}.json", entry)
+        self.write()
 
     def counts(self) -> dict[str, int]:
         """Return how many cells are in each state."""
@@ -76,92 +116,126 @@ class SweepTable:
 
     def write(self) -> None:
         """Write sweep.json, sweep.csv and sweep.md, each in one rename."""
-        write_json(self.folder / "sweep.json", {"schema": 1, "cells": self.entries})
-        write_text(self.folder / "sweep.csv", self._csv())
-        write_text(self.folder / "sweep.md", self.markdown())
-
-    def _csv(self) -> str:
-        out = io.StringIO()
-        keys = self._keys()
-        writer = csv.writer(out, lineterminator="\n")
-        names = self._metrics()
-        writer.writerow([*keys, "status", *names, "protocol", "seconds", "folder", "reason"])
-        for entry in self.entries:
-            figures = entry.get("metrics", {})
-            writer.writerow(
-                [
-                    *[entry["values"].get(key, "") for key in keys],
-                    entry["status"],
-                    *[_text(figures.get(name)) for name in names],
-                    figures.get("protocol", ""),
-                    entry.get("seconds", ""),
-                    entry.get("folder") or "",
-                    entry.get("reason") or "",
-                ]
-            )
-        return out.getvalue()
-
-    def _keys(self) -> list[str]:
-        return list(dict.fromkeys(key for entry in self.entries for key in entry["values"]))
-
-    def _metrics(self) -> list[str]:
-        found = {name for entry in self.entries for name in entry.get("metrics", {})}
-        return [*METRICS, *[name for name in SOMETIMES if name in found]]
+        entries = self.entries
+        write_json(self.folder / "sweep.json", {"schema": 2, "cells": entries})
+        write_text(self.folder / "sweep.csv", _csv(entries))
+        write_text(self.folder / "sweep.md", _tables(entries))
 
     def markdown(self) -> str:
         """Return the cells' table, then means and standard deviations over seeds."""
-        keys = self._keys()
-        names = self._metrics()
-        header = [*keys, "status", *names]
-        rows = [
+        return _tables(self.entries)
+
+
+def _csv(entries: Sequence[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    keys = _keys(entries)
+    writer = csv.writer(out, lineterminator="\n")
+    names = _metrics(entries)
+    writer.writerow([*keys, "status", *names, "protocol", "seconds", "folder", "reason"])
+    for entry in entries:
+        figures = entry.get("metrics", {})
+        writer.writerow(
             [
                 *[entry["values"].get(key, "") for key in keys],
                 entry["status"],
-                *[_short(entry.get("metrics", {}).get(name)) for name in names],
+                *[_text(figures.get(name)) for name in names],
+                figures.get("protocol", ""),
+                entry.get("seconds", ""),
+                entry.get("folder") or "",
+                entry.get("reason") or "",
             ]
-            for entry in self.entries
-        ]
-        text = _markdown(header, rows)
-        if "seed" in keys:
-            text += "\nmean ± standard deviation over seeds\n\n" + self._over_seeds(keys)
-        failed = [entry for entry in self.entries if entry.get("reason")]
-        text += "".join(f"\n{entry['values']}: {entry['reason']}\n" for entry in failed)
-        return text
+        )
+    return out.getvalue()
 
-    def _over_seeds(self, keys: Sequence[str]) -> str:
-        rest = [key for key in keys if key != "seed"]
-        groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-        for entry in self.entries:
-            if entry["status"] == "finished":
-                name = tuple(entry["values"].get(key, "") for key in rest)
-                groups.setdefault(name, []).append(entry["metrics"])
-        names = self._metrics()
-        rows = [
-            [*values, str(len(found)), *[_spread(found, metric) for metric in names]]
-            for values, found in groups.items()
+
+def _keys(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for entry in entries for key in entry["values"]))
+
+
+def _metrics(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = {name for entry in entries for name in entry.get("metrics", {})}
+    return [*METRICS, *[name for name in SOMETIMES if name in found]]
+
+
+def _tables(entries: Sequence[Mapping[str, Any]]) -> str:
+    keys = _keys(entries)
+    names = _metrics(entries)
+    header = [*keys, "status", *names]
+    rows = [
+        [
+            *[entry["values"].get(key, "") for key in keys],
+            entry["status"],
+            *[_short(entry.get("metrics", {}).get(name)) for name in names],
         ]
-        return _markdown([*rest, "seeds", *names], rows)
+        for entry in entries
+    ]
+    text = _markdown(header, rows)
+    if "seed" in keys:
+        text += "\nmean ± standard deviation over seeds\n\n" + _over_seeds(entries, keys)
+    failed = [entry for entry in entries if entry.get("reason")]
+    text += "".join(f"\n{entry['values']}: {entry['reason']}\n" for entry in failed)
+    return text
+
+
+def _over_seeds(entries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+    rest = [key for key in keys if key != "seed"]
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        if entry["status"] == "finished":
+            name = tuple(entry["values"].get(key, "") for key in rest)
+            groups.setdefault(name, []).append(entry["metrics"])
+    names = _metrics(entries)
+    rows = [
+        [*values, str(len(found)), *[_spread(found, metric) for metric in names]]
+        for values, found in groups.items()
+    ]
+    return _markdown([*rest, "seeds", *names], rows)
 
 
 def _entry(cell: Cell, status: str) -> dict[str, Any]:
     return {"overrides": list(cell.overrides), "values": cell.values, "status": status}
 
 
-def _figures(folder: Path) -> dict[str, Any]:
-    path = folder / "metrics.json"
+_STATES = ("waiting", "running", "finished", "failed", "interrupted")
+
+
+def _stored_grid(folder: Path) -> list[list[str]] | None:
+    path = folder / "sweep.json"
     if not path.is_file():
-        return {}
-    document = read_json(path)
+        return None
+    cells = read_record(path).get("cells")
+    if not isinstance(cells, list) or not all(isinstance(each, dict) for each in cells):
+        raise UserError(f"{path} is damaged; delete it or choose another sweep.name")
+    return [[str(word) for word in each.get("overrides", [])] for each in cells]
+
+
+def _compared(stored: Sequence[Sequence[str]], grid: Sequence[Sequence[str]]) -> str:
+    words = {word for cell in stored for word in cell}
+    now = {word for cell in grid for word in cell}
+    gone, new = sorted(words - now)[:3], sorted(now - words)[:3]
+    told = [f"it has {', '.join(gone)}"] if gone else []
+    told += [f"not {', '.join(new)}"] if new else []
+    return "; ".join(told) or f"{len(stored)} cells, not {len(grid)}"
+
+
+def _figures(folder: Path) -> dict[str, Any] | None:
+    """Return the table's figures of a finished run; None where the folder holds none."""
+    try:
+        if read_record(folder / "run.json").get("status") != "finished":
+            return None
+        document = read_record(folder / "metrics.json")
+    except (UserError, OSError):
+        return None
     figures = {name: _at(document, keys) for name, keys in METRICS.items()}
     more = {name: _at(document, keys) for name, keys in SOMETIMES.items() if keys[0] in document}
-    return {**figures, **more, "protocol": document["protocol"]}
+    return {**figures, **more, "protocol": document.get("protocol")}
 
 
 def _at(document: Mapping[str, Any], keys: Sequence[str]) -> Any:
     found: Any = document
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+    return found if isinstance(found, int | float) else None
 
 
 def _spread(found: Sequence[Mapping[str, Any]], metric: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -153,61 +152,43 @@ def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
         writer.writerows(rows)
 
 
-# Frozen weights are rebuilt from their source: a checkpoint of a small head stays small.
-_FROZEN = ("backbone.", "detector.backbone.")
+_PROBE = 4  # steps after which the length of the training is told
 
 
-class Checkpoint(Callback):
-    """Writes checkpoints/last.ckpt at ends of epochs, whole or not at all."""
+def minutes_preset(model: str) -> str | None:
+    """Return the name of the model's preset for two cores, where it has one."""
+    from adbench.config.locate import options
 
-    def __init__(self, path: Path, minutes: float) -> None:
-        self.path = path
-        self.seconds = minutes * 60
-        self._last = time.monotonic()
+    name = f"{model}_cpu"
+    return name if name in options("experiment") else None
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule
-    ) -> None:
-        if time.monotonic() - self._last < self.seconds and not trainer.should_stop:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            trainer.save_checkpoint(temporary)
-            if trainer.is_global_zero:
-                os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        self._last = time.monotonic()
 
-    def on_save_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
-    ) -> None:
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {
-            name: value for name, value in state.items() if not name.startswith(_FROZEN)
-        }
+def _span(seconds: float) -> str:
+    """Return a length of time in the unit that suits it."""
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 class Progress(Callback):
     """Epoch, loss, img/s and time left: a live line on a terminal, plain lines elsewhere."""
 
-    def __init__(self, budget: Budget, say: Callable[[str], None], *, live: bool) -> None:
-        self.budget, self.say, self.live = budget, say, live
+    def __init__(
+        self, budget: Budget, say: Callable[[str], None], *, live: bool, model: str
+    ) -> None:
+        self.budget, self.say, self.live, self.model = budget, say, live, model
         self._bar: Any = None
         self._task: Any = None
         self._start = 0.0
         self._begun = 0.0
-        self._images = 0
+        self._images = self._batches = 0
+        self._probed = 0.0
         self._told = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._start = self._told = time.monotonic()
         self._begun = self.budget.fraction()
-        self._images = 0
+        self._images = self._batches = 0
         if self.live:
             from rich.progress import BarColumn, Progress, TextColumn
 
@@ -230,11 +211,29 @@ class Progress(Callback):
         batch_idx: int,
     ) -> None:
         self._images += len(batch)
+        self._batches += 1
         now = time.monotonic()
+        if self._batches == 1:  # the first step also warms caches up
+            self._probed = now
+        if self._batches == _PROBE:
+            self._foretell(now)
         if now - self._told < (0.5 if self.live else 15.0):
             return
         self._told = now
         self._tell(trainer, outputs, now)
+
+    def _foretell(self, now: float) -> None:
+        """Say how long the training will take, from its first steps but the very first."""
+        if self.budget.seconds is not None or self.budget.steps is None:
+            return
+        step = (now - self._probed) / (_PROBE - 1)
+        seconds = step * (self.budget.steps - self.budget.done)
+        self.say(
+            f"about {_span(seconds)} of training: {self.budget.steps - self.budget.done} steps "
+            f"of {step:.2f} s"
+        )
+        if seconds > 3600 and (preset := minutes_preset(self.model)):
+            self.say(f"a preset that takes minutes on two cores: experiment={preset}")
 
     def _tell(self, trainer: lightning.Trainer, outputs: Any, now: float) -> None:
         elapsed = now - self._start

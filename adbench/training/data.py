@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from adbench.config.schema import DatasetKeys, Settings
 from adbench.data.catalogue import dataset_root
@@ -24,6 +26,23 @@ def open_layout(dataset: DatasetKeys) -> tuple[Layout, Path]:
         dataset.name, layout=dataset.layout, root=dataset.root, folder=dataset.folder
     )
     return get_layout(dataset.layout, **dataset.options), root
+
+
+def located(config: Mapping[str, Any], dataset: DatasetKeys) -> dict[str, Any]:
+    """Return the configuration with its data's place and name written out.
+
+    A run that is tested from another folder finds its pictures, and its category keeps its name.
+    """
+    found = resolved_dataset(dataset)
+    section = {**config["dataset"], "root": found.root, "options": dict(found.options)}
+    return {**config, "dataset": section}
+
+
+def resolved_dataset(dataset: DatasetKeys) -> DatasetKeys:
+    if dataset.layout == "demo":
+        return dataset
+    _, root = open_layout(dataset)
+    return replace(dataset, root=str(root))
 
 
 def chosen_categories(dataset: DatasetKeys) -> list[str]:
@@ -58,9 +77,18 @@ def read_samples(dataset: DatasetKeys, categories: Sequence[str]) -> list[Sample
 
 
 def build_datamodule(
-    keys: Settings, samples: Sequence[Sample], *, all_normals: bool = False
+    keys: Settings,
+    samples: Sequence[Sample],
+    *,
+    all_normals: bool = False,
+    needs_training: bool = True,
 ) -> DataModule:
-    """Return the data module of one run; with ``all_normals`` nothing is held out."""
+    """Return the data module of one run.
+
+    Args:
+        all_normals: hold nothing out.
+        needs_training: False: pictures to test alone are enough.
+    """
     dataset, light = keys.dataset, keys.train.light
     splits = split_samples(
         samples,
@@ -68,6 +96,7 @@ def build_datamodule(
         shots=dataset.shots,
         limit=dataset.limit,
         seed=keys.seed,
+        needs_training=needs_training,
     )
     return DataModule(
         splits.all_normals() if all_normals else splits,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -77,11 +77,17 @@ class HeldOut:
 
 
 def held_out(
-    detector: Detector, datamodule: DataModule, keys: MetricKeys, device: torch.device
+    detector: Detector,
+    datamodule: DataModule,
+    keys: MetricKeys,
+    device: torch.device,
+    split: Literal["val", "test"] = "val",
 ) -> HeldOut:
-    """Score the held-out normal images; maps are taken at the size metrics are taken at."""
+    """Score normal images of a split; maps are taken at the size metrics are taken at."""
     scores, moments = [], PixelMoments()
     batches, samples = datamodule.val_batches(), datamodule.val_samples
+    if split == "test":
+        batches, samples = datamodule.test_batches(), datamodule.test_samples
     for scored in scored_images(detector, batches, samples, device):
         scores.append(scored.score)
         moments.update(_judged_map(scored, keys.resolution))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
@@ -10,11 +10,17 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from adbench.config.schema import MetricKeys, Settings
 from adbench.data.datamodule import DataModule
-from adbench.methods.base import AnomalyModule, seeded_generator
+from adbench.errors import UserError
+from adbench.methods.base import AnomalyModule, is_frozen, seeded_generator
 from adbench.metrics import PixelMetrics, image_metrics
+from adbench.runs.folder import RunFolder
 from adbench.synthesis.base import Synthesizer
+from adbench.training.build import build_synthesis
 from adbench.training.callbacks import History
+from adbench.training.evaluate import evaluate
+from adbench.training.seal import Seal
 
 _STREAM = 0x7A11D  # keeps validation composites apart from every training draw
 
@@ -50,6 +56,70 @@ def validation_signal(
     image_result = image_metrics(np.array(scores), np.array(labels))
     values = {"val_image_auroc": image_result["auroc"], "val_pixel_ap": pixel.compute()["ap"]}
     return {name: float("nan") if value is None else value for name, value in values.items()}
+
+
+def selections(
+    datamodule: DataModule,
+    config: Mapping[str, Any],
+    keys: Settings,
+    folder: RunFolder,
+    history: History,
+    seal: Seal,
+) -> list[Selection]:
+    """Return the evaluations that a configuration asks for during training."""
+    every, chosen = keys.train.validate_every, keys.train.select
+    found = []
+    if every or chosen == "validation":
+        held_out = datamodule.without_test()
+        synthesis = _validation_synthesis(config, folder, held_out)
+        found.append(
+            Selection(
+                "validation",
+                every or 1,
+                lambda owner: validation_signal(owner, held_out, synthesis),
+                lambda figures: figures["val_pixel_ap"],
+                history,
+                select=chosen == "validation",
+            )
+        )
+    every = keys.train.oracle_every
+    if every or chosen == "test":
+
+        def look(owner: AnomalyModule) -> dict[str, Any]:
+            with seal.opened():
+                return test_figures(owner, datamodule, keys.metrics)
+
+        found.append(
+            Selection(
+                "oracle",
+                every or 1,
+                look,
+                lambda figures: figures["image_auroc"] + figures["pixel_auroc"],
+                history,
+                select=chosen == "test",
+            )
+        )
+    return found
+
+
+def _validation_synthesis(
+    config: Mapping[str, Any], folder: RunFolder, held_out: DataModule
+) -> Synthesizer:
+    synthesis = build_synthesis(config["synthesis"])
+    if synthesis is None:
+        raise UserError("validation needs synthetic anomalies: set synthesis=las")
+    synthesis.stage_folder = folder / "stages"
+    synthesis.prepare(held_out)
+    return synthesis
+
+
+def test_figures(
+    module: AnomalyModule, datamodule: DataModule, keys: MetricKeys
+) -> dict[str, float]:
+    """Return what the test set says of the present state: protocol=paper, or the oracle."""
+    found = evaluate(module.detector, datamodule, keys, module.device).metrics
+    image, pixel = found["image"]["auroc"], found["pixel"]["auroc"]
+    return {"image_auroc": image or 0.0, "pixel_auroc": pixel or 0.0}
 
 
 class Selection(Callback):
@@ -119,9 +189,5 @@ class Selection(Callback):
 
 
 def _trained_state(module: AnomalyModule) -> dict[str, torch.Tensor]:
-    frozen = ("backbone.", "detector.backbone.")
-    return {
-        name: value.detach().clone()
-        for name, value in module.state_dict().items()
-        if not name.startswith(frozen)
-    }
+    state = module.state_dict()
+    return {name: value.detach().clone() for name, value in state.items() if not is_frozen(name)}

@@ -3,111 +3,174 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import signal
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 
 from adbench.config.schema import Settings, settings
 from adbench.data.datamodule import DataModule
+from adbench.data.fingerprint import differences, fingerprint
+from adbench.data.sample import Sample
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, load_detector, save_detector
-from adbench.runs.environment import environment, peak_memory
-from adbench.runs.files import write_json
-from adbench.runs.folder import RunFolder, run_path
+from adbench.runs.environment import device_name, environment, peak_memory
+from adbench.runs.files import open_beneath, remove, write_json
+from adbench.runs.folder import RunFolder, locked, run_path
+from adbench.runs.identity import differing, identity
 from adbench.runs.stages import run_stages
-from adbench.training.build import build_module, build_synthesis, weights_record
-from adbench.training.callbacks import Budget, Checkpoint, History, Progress
+from adbench.training.build import build_module, weights_record
 from adbench.training.data import (
     build_datamodule,
     check_data,
     check_requirements,
     chosen_categories,
+    located,
     read_samples,
 )
-from adbench.training.evaluate import evaluate
-from adbench.training.loggers import build_logger, log_to
+from adbench.training.faults import told_as_user_errors
+from adbench.training.fit import Fitted, fit
+from adbench.training.hardware import check_hardware
 from adbench.training.refit import FIRST, check_refit, first_config, refit_keys
-from adbench.training.selection import Selection, validation_signal
-from adbench.training.testing import device_of, held_out_of, tested
+from adbench.training.seal import Seal, sealed
+from adbench.training.testing import device_of, draw_more, held_out_of, tested
+from adbench.training.threshold import write_threshold
 
 Say = Callable[[str], None]
 
 
-def train(config: Mapping[str, Any], overrides: Sequence[str], say: Say) -> list[Path]:
+def train(
+    config: Mapping[str, Any], overrides: Sequence[str], say: Say, *, wait: bool = False
+) -> list[Path]:
     """Train what the configuration asks for; return the run folders, one per category.
+
+    Args:
+        wait: wait for another process that writes the same folder, then report what it made.
 
     Raises:
         UserError: the request cannot be carried out.
     """
+    keys = settings(config)
+    check_hardware(keys.hardware)
+    config = located(config, keys.dataset)
     keys = settings(config)
     categories = chosen_categories(keys.dataset)
     if keys.dataset.multiclass and len(categories) > 1:
         groups = [categories]
     else:
         groups = [[category] for category in categories]
-    return [_train_one(config, group, overrides, say) for group in groups]
+    return [_train_one(config, group, overrides, say, wait=wait) for group in groups]
 
 
 def _train_one(
-    config: Mapping[str, Any], categories: Sequence[str], overrides: Sequence[str], say: Say
+    config: Mapping[str, Any],
+    categories: Sequence[str],
+    overrides: Sequence[str],
+    say: Say,
+    *,
+    wait: bool,
 ) -> Path:
-    own = {**config, "dataset": {**config["dataset"], "category": _category_value(categories)}}
+    chosen = categories[0] if len(categories) == 1 else list(categories)
+    own = {**config, "dataset": {**config["dataset"], "category": chosen}}
     name = categories[0] if len(categories) == 1 else "multiclass"
-    return _run_in(RunFolder(run_path(own, name)), own, categories, overrides, say)
+    folder = RunFolder(run_path(own, name))
+    samples = read_samples(settings(own).dataset, categories)
+    check_data(samples, say)
+    with locked(folder.path, wait=wait):
+        if config["force"] is True:
+            folder.clear()
+        _run_in(folder, own, samples, overrides, say)
+    return folder.path
 
 
 def _run_in(
     folder: RunFolder,
     config: Mapping[str, Any],
-    categories: Sequence[str],
+    samples: Sequence[Sample],
     overrides: Sequence[str],
     say: Say,
-) -> Path:
-    """Train, test and write one run folder; resume it where a checkpoint lies."""
+) -> None:
+    """Train, test and write one run folder; resume it where the same command began it."""
     keys = settings(config)
-    with folder.locked():
-        if config["force"] is True:
-            folder.clear()
-        if folder.finished and config["stage"] is None:
-            say(f"{folder.path}: finished before, reported as it is (force=true repeats it)")
-            return folder.path
-        folder.begin(config, list(overrides))
-        with _logged(folder, say) as told:
-            try:
-                if keys.train.refit:
-                    check_refit(config, keys)
-                    first = RunFolder(folder / FIRST)
-                    _run_in(first, first_config(config), categories, overrides, told)
-                    if not first.finished:  # only stages were asked for
-                        return folder.path
-                    keys = refit_keys(keys, first.path)
-                _Session(config, keys, folder, categories, told).run()
-            except BaseException as error:
-                _record_failure(folder, error)
-                raise
-    return folder.path
+    who = _identified(folder, config, samples)
+    repeats = isinstance(config["force"], str)
+    if folder.finished and config["stage"] is None and not repeats:
+        say(f"{folder.path}: finished before, reported as it is (force=true repeats it)")
+        draw_more(folder, keys, samples, say)
+        return
+    if repeats:  # what was trained on the stage's former artefact goes
+        remove(folder / "checkpoints")
+    folder.begin(config, list(overrides))
+    with _logged(folder, say) as told:
+        try:
+            folder.update(status="running", reason=None, identity=who)
+            with told_as_user_errors(folder.path):
+                first = _first_training(folder, config, samples, overrides, told)
+                if first is not None and not first.finished:  # only stages were asked for
+                    return
+                keys = keys if first is None else refit_keys(keys, first.path)
+                _Session(config, keys, folder, samples, told).run()
+        except BaseException as error:
+            _record_failure(folder, error)
+            raise
 
 
-def _category_value(categories: Sequence[str]) -> str | list[str]:
-    return categories[0] if len(categories) == 1 else list(categories)
+def _first_training(
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    samples: Sequence[Sample],
+    overrides: Sequence[str],
+    say: Say,
+) -> RunFolder | None:
+    """Run the training that holds normals out, where ``train.refit`` asks for a second one."""
+    keys = settings(config)
+    if not keys.train.refit:
+        return None
+    check_refit(config, keys)
+    first = RunFolder(folder / FIRST)
+    first.path.mkdir(exist_ok=True)
+    _run_in(first, first_config(config), samples, overrides, say)
+    return first
+
+
+def _identified(
+    folder: RunFolder, config: Mapping[str, Any], samples: Sequence[Sample]
+) -> dict[str, Any]:
+    """Return who the run is.
+
+    Raises:
+        UserError: the folder was begun by another configuration, on other pictures or by other
+            code: what lies in it would carry this command's name.
+    """
+    found = fingerprint(samples)
+    device = device_name(device_of(config["hardware"]["accelerator"]))
+    who = identity(config, found.as_dict(), device)
+    if not folder.begun:
+        return who
+    stored = folder.record.get("identity")
+    if not isinstance(stored, dict):
+        raise UserError(f"{folder.path} holds no run of this adbench; {_WAYS}")
+    data = stored.get("data")
+    told = differing(stored, who, differences(data if isinstance(data, dict) else {}, found))
+    if told:
+        raise UserError(f"{folder.path} was begun with {'; '.join(told)}. {_WAYS}")
+    return who
+
+
+_WAYS = "run.name=OTHER keeps both, force=true replaces it"
 
 
 def _record_failure(folder: RunFolder, error: BaseException) -> None:
-    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    interrupted = isinstance(error, KeyboardInterrupt)
+    status = "interrupted" if interrupted else "failed"
     # The disk may be what failed: the error itself must still reach the user.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UserError):
         folder.update(status=status, reason=_one_line(error))
-        with open(folder / "log.txt", "a", encoding="utf-8") as log:
-            log.write(traceback.format_exc())
+        with open_beneath(folder / "log.txt", "a") as log:
+            log.write("interrupted\n" if interrupted else traceback.format_exc())
 
 
 def _one_line(error: BaseException) -> str:
@@ -116,7 +179,7 @@ def _one_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _logged(folder: RunFolder, say: Say) -> Iterator[Say]:
-    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+    with open_beneath(folder / "log.txt", "a") as log:
 
         def told(line: str) -> None:
             log.write(f"{time.strftime('%H:%M:%S')} {line}\n")
@@ -134,19 +197,18 @@ class _Session:
         config: Mapping[str, Any],
         keys: Settings,
         folder: RunFolder,
-        categories: Sequence[str],
+        samples: Sequence[Sample],
         say: Say,
     ) -> None:
         self.config, self.keys, self.folder = config, keys, folder
-        self.categories, self.say = categories, say
+        self.samples, self.say = samples, say
+        self.categories = sorted({sample.category for sample in samples})
         self.seconds: dict[str, float] = {}
-        self.epochs = 0
 
     def run(self) -> None:
         start = time.perf_counter()
         torch.set_num_threads(self.keys.hardware.threads)
         self.folder.update(
-            status="running",
             name=self.folder.path.name,
             model=self.config["model"]["name"],
             seed=self.keys.seed,
@@ -154,26 +216,16 @@ class _Session:
             environment=environment(),
         )
         with self._timed("data"):
-            samples = read_samples(self.keys.dataset, self.categories)
-            check_data(samples, self.say)
-            datamodule = build_datamodule(self.keys, samples, all_normals=self.keys.train.refit)
-        with self._timed("build"):
-            module = build_module(self.config, self.keys)
-            module.to(device_of(self.keys.hardware.accelerator))  # stages and caches run there too
-        check_requirements(module.requirements(len(datamodule.train_samples)), self.keys, samples)
-        self._introduce(datamodule, module)
-        if self._stages(datamodule, module):
-            return
-        selections = self._fit(datamodule, module)
-        with self._timed("finish"):
-            chosen = self._chosen_epoch(module, selections)
-            module.eval()
-            module.refresh()
-            module.finish(datamodule.without_test())
-            module.artefacts(self.folder.path)
-            save_detector(module.detector, self.folder.path)
-        held = build_datamodule(self.keys, samples) if self.keys.train.refit else datamodule
-        self._test(datamodule, held, chosen, selections)
+            refit = self.keys.train.refit
+            datamodule = build_datamodule(self.keys, self.samples, all_normals=refit)
+        tests = [path for s in datamodule.test_samples for path in (s.image, *s.masks)]
+        with sealed(tests) as seal:
+            fitted = self._trained(datamodule, seal)
+            if fitted is None:
+                return
+            self._check_seal(seal)
+        held = build_datamodule(self.keys, self.samples) if refit else datamodule
+        self._test(datamodule, held, fitted)
         self.seconds["total"] = time.perf_counter() - start
         self.folder.update(
             status="finished",
@@ -181,6 +233,34 @@ class _Session:
             seconds={name: round(value, 3) for name, value in self.seconds.items()},
             peak_memory=peak_memory(),
         )
+
+    def _trained(self, datamodule: DataModule, seal: Seal) -> Fitted | None:
+        """Train and save the detector; None where the run ends with a stage."""
+        with self._timed("build"):
+            module = build_module(self.config, self.keys)
+            module.to(device_of(self.keys.hardware.accelerator))  # stages and caches run there too
+        needs = module.requirements(len(datamodule.train_samples))
+        check_requirements(needs, self.keys, self.samples)
+        self._introduce(datamodule, module)
+        if self._stages(datamodule, module):
+            return None
+        with self._timed("prepare"):
+            module.prepare(datamodule.without_test())
+        with self._timed("fit"):
+            fitted = fit(module, datamodule, self.config, self.keys, self.folder, seal, self.say)
+        with self._timed("finish"):
+            module.eval()
+            module.refresh()
+            module.finish(datamodule.without_test())
+            module.artefacts(self.folder.path)
+            save_detector(module.detector, self.folder.path)
+        return fitted
+
+    def _check_seal(self, seal: Seal) -> None:
+        """Refuse to test what opened test files, even where it swallowed the refusal."""
+        self.folder.update(sealed={"files": len(seal), "opened": seal.broken[:20]})
+        if seal.broken:
+            raise UserError(seal.verdict())
 
     @contextlib.contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -213,8 +293,9 @@ class _Session:
         stages = module.stages()
         only, until = self.config["stage"], self.config["until"]
         force = self.config["force"] if isinstance(self.config["force"], str) else None
-        if not stages and only is None and until is None:
+        if not stages and only is None and until is None and force is None:
             return False
+        seen = [*datamodule.splits.train, *datamodule.splits.val]
         with self._timed("stages"):
             run_stages(
                 stages,
@@ -223,6 +304,7 @@ class _Session:
                 only=None if only == "fit" else only,
                 until=None if until == "fit" else until,
                 force=force,
+                given=fingerprint(seen).as_dict(),
                 say=self.say,
             )
         ends = only not in (None, "fit") or until not in (None, "fit")
@@ -230,147 +312,17 @@ class _Session:
             self.folder.update(status="stages finished")
         return ends
 
-    def _fit(self, datamodule: DataModule, module: AnomalyModule) -> list[Selection]:
-        train_data = datamodule.without_test()
-        with self._timed("prepare"):
-            module.prepare(train_data)
-        trainer, selections = self._trainer(datamodule, module)
-        checkpoint = self.folder / "checkpoints" / "last.ckpt"
-        if checkpoint.is_file():
-            self.say(f"resuming from {checkpoint}")
-        module.strict_loading = False  # checkpoints leave the frozen backbone out
-        module.train()
-        with self._timed("fit"), _interrupts_raised():
-            trainer.fit(
-                module,
-                datamodule=train_data,
-                ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
-                weights_only=False,
-            )
-        self.epochs = trainer.current_epoch
-        return selections
-
-    def _trainer(
-        self, datamodule: DataModule, module: AnomalyModule
-    ) -> tuple[lightning.Trainer, list[Selection]]:
-        hardware, keys = self.keys.hardware, self.keys.train
-        logger = build_logger(self.config["logger"], self.folder.path)
-        history = History(self.folder / "history.csv", log_to(logger))
-        budget = Budget(keys, len(datamodule.train_dataloader()))
-        module.progress = budget.fraction
-        selections = self._selections(datamodule, module, history)
-        live = not self.keys.plain and os.isatty(2)
-        callbacks = [
-            budget,
-            *selections,
-            history,
-            Progress(budget, self.say, live=live),
-            Checkpoint(self.folder / "checkpoints" / "last.ckpt", keys.checkpoint_minutes),
-        ]
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        warnings.filterwarnings("ignore", module="lightning")
-        trainer = lightning.Trainer(
-            accelerator=hardware.accelerator,
-            devices=hardware.devices,
-            strategy=hardware.strategy,
-            precision=hardware.precision,  # type: ignore[arg-type]
-            max_epochs=-1,
-            logger=logger or False,  # None would mean Lightning's own choice
-            callbacks=callbacks,
-            enable_progress_bar=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            use_distributed_sampler=hardware.strategy != "auto",
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-            deterministic="warn" if hardware.deterministic else False,
-            default_root_dir=self.folder.path,
-        )
-        return trainer, selections
-
-    def _selections(
-        self, datamodule: DataModule, module: AnomalyModule, history: History
-    ) -> list[Selection]:
-        keys, found = self.keys.train, []
-        every = keys.validate_every or (1 if keys.select == "validation" else 0)
-        if every:
-            synthesis = build_synthesis(self._validation_synthesis())
-            assert synthesis is not None
-            held_out = datamodule.without_test()
-            synthesis.stage_folder = self.folder / "stages"
-            synthesis.prepare(held_out)
-            found.append(
-                Selection(
-                    "validation",
-                    every,
-                    lambda owner: validation_signal(owner, held_out, synthesis),
-                    lambda figures: figures["val_pixel_ap"],
-                    history,
-                    select=keys.select == "validation",
-                )
-            )
-        every = keys.oracle_every or (1 if keys.select == "test" else 0)
-        if every:
-            found.append(
-                Selection(
-                    "oracle",
-                    every,
-                    lambda owner: self._look_at_test(owner, datamodule),
-                    lambda figures: figures["image_auroc"] + figures["pixel_auroc"],
-                    history,
-                    select=keys.select == "test",
-                )
-            )
-        return found
-
-    def _validation_synthesis(self) -> Mapping[str, Any]:
-        section = self.config["synthesis"]
-        if section and section.get("_target_"):
-            return dict(section)
-        raise UserError("validation needs synthetic anomalies: set synthesis=las")
-
-    def _look_at_test(self, module: AnomalyModule, datamodule: DataModule) -> dict[str, float]:
-        found = evaluate(module.detector, datamodule, self.keys.metrics, module.device).metrics
-        image, pixel = found["image"]["auroc"], found["pixel"]["auroc"]
-        return {"image_auroc": image or 0.0, "pixel_auroc": pixel or 0.0}
-
-    def _chosen_epoch(self, module: AnomalyModule, selections: Sequence[Selection]) -> int:
-        for selection in selections:
-            epoch = selection.restore(module)
-            if epoch is not None:
-                self.say(f"epoch {epoch} chosen by {selection.name}")
-                return epoch
-        return self.epochs
-
-    def _test(
-        self,
-        datamodule: DataModule,
-        held: DataModule,
-        epoch: int,
-        selections: Sequence[Selection],
-    ) -> None:
+    def _test(self, datamodule: DataModule, held: DataModule, fitted: Fitted) -> None:
         device = device_of(self.keys.hardware.accelerator)
         # Read back from the folder: what is measured is what was saved.
         detector = load_detector(self.folder.path, device)
         with self._timed("test"):
             normal = held_out_of(self.folder.path, detector, held, self.keys)
-            document = tested(detector, datamodule, self.keys, normal, self.folder.path)
+            stored = write_threshold(self.folder.path, normal, self.keys.threshold)
+            document = tested(detector, datamodule, self.keys, stored, self.folder.path)
         document["category"] = "+".join(self.categories)
-        document["epoch"] = epoch
-        for selection in selections:
-            if selection.best is not None:
-                document[selection.name] = selection.best
+        document["epoch"] = fitted.epoch
+        document |= fitted.best
         phases = {k: round(v, 3) for k, v in self.seconds.items()}
         document["seconds"] = {**document["seconds"], **phases}
         write_json(self.folder / "metrics.json", document)
-
-
-@contextlib.contextmanager
-def _interrupts_raised() -> Iterator[None]:
-    """Turn Lightning's answer to Ctrl-C (exit code 1, further ones ignored) back into itself."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from error

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from adbench.config.schema import Settings, settings
 from adbench.data.datamodule import DataModule
-from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN
+from adbench.data.fingerprint import differences, fingerprint, trained_on
+from adbench.data.layouts import get_layout
+from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN, Sample
+from adbench.errors import UserError
 from adbench.methods.base import Detector, load_detector
-from adbench.runs.files import read_json, write_json
-from adbench.runs.folder import RunFolder
+from adbench.runs.files import confined, read_json, safe_name, write_json
+from adbench.runs.folder import RunFolder, locked
 from adbench.training.data import build_datamodule, check_data, chosen_categories, read_samples
 from adbench.training.evaluate import (
     Evaluation,
@@ -23,11 +28,12 @@ from adbench.training.evaluate import (
     prediction_rows,
     write_predictions,
 )
+from adbench.training.hardware import check_hardware
 from adbench.training.heatmaps import write_png
 from adbench.training.pictures import HeatMaps
 from adbench.training.refit import FIRST
 from adbench.training.score_plot import score_histograms
-from adbench.training.threshold import threshold_entry, threshold_of
+from adbench.training.threshold import StoredThreshold, read_threshold, threshold_entry
 
 SCHEMA = 1
 
@@ -56,35 +62,37 @@ def held_out_of(
 
 
 def tested(
-    detector: Detector, datamodule: DataModule, keys: Settings, normal: HeldOut, folder: Path
+    detector: Detector,
+    datamodule: DataModule,
+    keys: Settings,
+    stored: StoredThreshold,
+    folder: Path,
 ) -> dict[str, Any]:
     """Test a detector, write its tables and pictures into ``folder``; return metrics.json.
 
     Args:
-        normal: of the held-out normals; thresholds come from them.
+        stored: what the run decides by; never taken from these pictures.
+
+    Raises:
+        UserError: the detector changed while it was tested.
     """
     device = device_of(keys.hardware.accelerator)
-    threshold = threshold_of(normal.scores, keys.threshold.false_alarm_rate)
+    threshold = stored.threshold
     pictures = HeatMaps(detector, datamodule, device, keys.images.save)
+    before = _digest(detector)
     found: Evaluation = evaluate(
         detector,
         datamodule,
         keys.metrics,
         device,
-        pixel_threshold=normal.pixel_threshold,
+        pixel_threshold=stored.pixel_threshold,
         each=pictures,
     )
-    rows = prediction_rows(found, threshold.value)
-    write_predictions(folder / "predictions.csv", rows)
-    pictures.write(folder / "images", threshold.value)
-    groups = {
-        "held-out normal": normal.scores,
-        "test normal": found.scores[found.labels == NORMAL],
-        "test anomalous": found.scores[found.labels == ANOMALOUS],
-        "test, unlabelled": found.scores[found.labels == UNKNOWN],
-    }
-    if any(len(scores) for scores in groups.values()):
-        write_png(folder / "scores.png", score_histograms(groups, threshold.value))
+    if _digest(detector) != before:
+        raise UserError("the detector changed while it was tested: its figures mean nothing")
+    write_predictions(folder / "predictions.csv", prediction_rows(found, threshold.value))
+    pictures.write(confined(folder, "images"), threshold.value)
+    _write_histograms(folder, found, stored)
     return {
         "schema": SCHEMA,
         "protocol": keys.protocol,
@@ -96,29 +104,164 @@ def tested(
     }
 
 
-def test(
-    folder: RunFolder, config: Mapping[str, Any], say: Callable[[str], None], *, elsewhere: bool
+def _digest(detector: Detector) -> str:
+    """Return a hash of a detector's tensors."""
+    digest = hashlib.sha256()
+    for name, value in sorted(detector.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _write_histograms(folder: Path, found: Evaluation, stored: StoredThreshold) -> None:
+    groups = {
+        "held-out normal": stored.scores,
+        "test normal": found.scores[found.labels == NORMAL],
+        "test anomalous": found.scores[found.labels == ANOMALOUS],
+        "test, unlabelled": found.scores[found.labels == UNKNOWN],
+    }
+    if any(len(scores) for scores in groups.values()):
+        write_png(folder / "scores.png", score_histograms(groups, stored.threshold.value))
+
+
+def draw_more(
+    folder: RunFolder, keys: Settings, samples: Sequence[Sample], say: Callable[[str], None]
+) -> None:
+    """Draw the heat maps that a finished run was not asked for before, with its detector."""
+    drawn = len(list(confined(folder.path, "images").glob("*.png")))
+    tests = [sample for sample in samples if sample.split == "test"]
+    wanted = len(tests) if keys.images.save == "all" else min(int(keys.images.save), len(tests))
+    if wanted <= drawn:
+        return
+    say(f"{wanted} heat maps are asked for, {drawn} are there: drawing with the finished detector")
+    torch.set_num_threads(keys.hardware.threads)
+    device = device_of(keys.hardware.accelerator)
+    datamodule = build_datamodule(keys, samples, needs_training=False)
+    detector = load_detector(folder.path, device)
+    pictures = HeatMaps(detector, datamodule, device, keys.images.save)
+    evaluate(detector, datamodule, keys.metrics, device, each=pictures)
+    pictures.write(folder / "images", read_threshold(folder.path).threshold.value)
+
+
+def repeated_test(
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    say: Callable[[str], None],
+    *,
+    elsewhere: bool,
+    threshold: Mapping[str, Any] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Test a finished run again; return where the results lie and metrics.json.
 
-    On the run's own data the figures are compared with the stored ones; on another data set they
-    are written under ``tests/DATASET-CATEGORY`` in the run folder.
+    On the run's own data the figures are compared with the stored ones; on other pictures they
+    are written under ``tests/DATASET-CATEGORY`` in the run folder. Pictures without labels are
+    scored and decided.
+
+    Args:
+        elsewhere: other pictures, or other settings, than the run's own.
+        threshold: ``false_alarm_rate`` or ``calibrate`` where another threshold than the run's is
+            asked for.
+
+    Raises:
+        UserError: data, detector or threshold cannot be read, or a picture to calibrate on was
+            trained on.
     """
     keys = settings(config)
+    check_hardware(keys.hardware)
     torch.set_num_threads(keys.hardware.threads)
     detector = load_detector(folder.path, device_of(keys.hardware.accelerator))
-    categories = chosen_categories(keys.dataset)
-    samples = read_samples(keys.dataset, categories)
+    stored = read_threshold(folder.path)
+    samples = pictures_to_test(keys, say) if elsewhere else _own_samples(keys)
     check_data(samples, say)
-    datamodule = build_datamodule(keys, samples)
-    name = f"{keys.dataset.name}-{'+'.join(categories)}" if elsewhere else "again"
-    target = folder.path / "tests" / name
-    target.mkdir(parents=True, exist_ok=True)
-    normal = held_out_of(folder.path, detector, datamodule, keys)
-    document = tested(detector, datamodule, keys, normal, target)
-    document["category"] = "+".join(categories)
-    if not elsewhere:
-        stored = read_json(folder / "metrics.json")
-        document["epoch"] = stored["epoch"]
-    write_json(target / "metrics.json", document)
+    if threshold:
+        stored = _asked_threshold(folder, detector, keys, stored, threshold)
+    categories = sorted({sample.category for sample in samples})
+    datamodule = build_datamodule(keys, samples, needs_training=False)
+    name = safe_name(f"{keys.dataset.name}-{'+'.join(categories)}"[:200], "tests/")
+    target = confined(folder.path, "tests", name if elsewhere else "again")
+    with locked(target):
+        _say_known(folder, samples, elsewhere, say)
+        document = tested(detector, datamodule, keys, stored, target)
+        document["category"] = "+".join(categories)
+        if not elsewhere:
+            document["epoch"] = read_json(folder / "metrics.json").get("epoch")
+        write_json(target / "metrics.json", document)
     return target, document
+
+
+def pictures_to_test(keys: Settings, say: Callable[[str], None]) -> list[Sample]:
+    """Return the pictures of another place than the run's own: its test split where it has one.
+
+    A folder that has not the layout that the run was trained on is read as pictures without
+    labels.
+    """
+    try:
+        found = read_samples(keys.dataset, chosen_categories(keys.dataset))
+        return [sample for sample in found if sample.split == "test"] or found
+    except UserError:
+        root = Path(keys.dataset.root or ".").expanduser()
+        found = folder_pictures(root, keys.dataset.name) if root.is_dir() else []
+        if not found:
+            raise
+    say(f"{root} is not laid out as the run's data was: {len(found)} pictures, without labels")
+    return found
+
+
+def folder_pictures(root: Path, category: str) -> list[Sample]:
+    """Return every picture below ``root`` as one to test, without a label.
+
+    Raises:
+        UserError: there is none.
+    """
+    layout = get_layout("pictures", name=category)
+    return [s for each in layout.categories(root) for s in layout.read(root, each)]
+
+
+def _own_samples(keys: Settings) -> list[Sample]:
+    return read_samples(keys.dataset, chosen_categories(keys.dataset))
+
+
+def _say_known(
+    folder: RunFolder, samples: Sequence[Sample], elsewhere: bool, say: Callable[[str], None]
+) -> None:
+    """Say where pictures differ from the run's own, or are some that it trained on."""
+    data = _recorded_data(folder)
+    if not elsewhere:
+        for line in differences(data, fingerprint(samples)):
+            say(f"note: the data is not what the run saw: {line}")
+        return
+    known = trained_on(data, [sample for sample in samples if sample.split == "test"])
+    if known:
+        say(f"note: the run trained on {len(known)} of these pictures, e.g. {known[0].relative}")
+
+
+def _recorded_data(folder: RunFolder) -> dict[str, Any]:
+    identity = folder.record.get("identity")
+    data = identity.get("data") if isinstance(identity, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def _asked_threshold(
+    folder: RunFolder,
+    detector: Detector,
+    keys: Settings,
+    stored: StoredThreshold,
+    asked: Mapping[str, Any],
+) -> StoredThreshold:
+    """Return a threshold of another rate, or from a folder of normal pictures."""
+    rate = asked.get("false_alarm_rate", keys.threshold.false_alarm_rate)
+    if asked.get("calibrate") is None:
+        return stored.at(rate)
+    normals = folder_pictures(Path(asked["calibrate"]).expanduser(), "calibrate")
+    known = trained_on(_recorded_data(folder), normals)
+    if known:
+        raise UserError(
+            f"threshold.calibrate={asked['calibrate']}: the run trained on {len(known)} of these "
+            f"pictures, e.g. {known[0].relative}; a threshold needs others"
+        )
+    datamodule = build_datamodule(keys, normals, needs_training=False)
+    device = device_of(keys.hardware.accelerator)
+    normal = held_out(detector, datamodule, keys.metrics, device, split="test")
+    source = f"{len(normal.scores)} pictures of {asked['calibrate']}"
+    made = StoredThreshold(stored.threshold, np.asarray(normal.scores), normal.pixel_threshold)
+    return made.at(rate, source)

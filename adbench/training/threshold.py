@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from adbench.config.schema import ThresholdKeys
+from adbench.errors import UserError
+from adbench.runs.files import WAY_OUT, read_record, write_json
+from adbench.training.evaluate import HeldOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +42,72 @@ def threshold_of(scores: NDArray[np.floating[Any]], false_alarm_rate: float) -> 
     """
     count = len(scores)
     if count == 0:
-        return Threshold(None, "nothing held out (dataset.hold_out=0)", None)
+        return Threshold(None, "no normal image was held out", None)
     above = max(int(np.floor(false_alarm_rate * (count + 1) + 1e-9)) - 1, 0)
     value = float(np.sort(np.asarray(scores, dtype=np.float64))[count - 1 - above])
     return Threshold(value, f"{count} held-out normal images", round((above + 1) / (count + 1), 6))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredThreshold:
+    """What a run decides by: threshold.json.
+
+    Attributes:
+        threshold: of image scores.
+        scores: [n] of the held-out normals it came from.
+        pixel_threshold: for the maps; None where nothing was held out.
+    """
+
+    threshold: Threshold
+    scores: NDArray[np.float64]
+    pixel_threshold: float | None
+
+    def at(self, false_alarm_rate: float, source: str | None = None) -> StoredThreshold:
+        """Return the threshold that the same normals give at a rate.
+
+        Args:
+            source: in words, where they are not held-out ones.
+        """
+        found = threshold_of(self.scores, false_alarm_rate)
+        named = found if source is None else replace(found, source=source)
+        return replace(self, threshold=named)
+
+
+FILE = "threshold.json"
+
+
+def write_threshold(folder: Path, normal: HeldOut, keys: ThresholdKeys) -> StoredThreshold:
+    """Take a threshold from held-out normals and store it with the run."""
+    threshold = threshold_of(normal.scores, keys.false_alarm_rate)
+    document = {
+        "schema": 1,
+        **asdict(threshold),
+        "pixel": normal.pixel_threshold,
+        "held_out_scores": normal.scores.tolist(),
+    }
+    write_json(folder / FILE, document)
+    return StoredThreshold(threshold, normal.scores, normal.pixel_threshold)
+
+
+def read_threshold(folder: Path) -> StoredThreshold:
+    """Return a run's threshold.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / FILE
+    found = read_record(path)
+    try:
+        value, rate = (_number(found[key]) for key in ("value", "expected_false_alarm_rate"))
+        threshold = Threshold(value, str(found["source"]), rate)
+        scores = np.array([float(score) for score in found["held_out_scores"]], dtype=np.float64)
+        return StoredThreshold(threshold, scores, _number(found["pixel"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); {WAY_OUT}") from error
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def threshold_entry(

@@ -23,7 +23,7 @@ from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, load_detector
 from adbench.runs.files import read_json
 from adbench.training.build import build_module
-from adbench.training.callbacks import Checkpoint
+from adbench.training.checkpoints import Checkpoint
 from adbench.training.data import build_datamodule, check_requirements, read_samples
 from adbench.training.session import train
 from tests.data import trees

@@ -19,7 +19,7 @@ from tests.data import trees
 REPOSITORY = Path(__file__).parents[2]
 FILES = (
     "config.yaml overrides.yaml run.json metrics.json history.csv predictions.csv "
-    "detector.safetensors detector.yaml scores.png log.txt"
+    "detector.safetensors detector.yaml threshold.json scores.png log.txt"
 ).split()
 TOY = ["--config-dir", str(REPOSITORY / "tests" / "toy" / "conf")]
 
@@ -153,7 +153,7 @@ def test_test_on_another_category(trained):
 def test_kill_in_mid_training_then_the_same_command(trained, data, tmp_path):
     _, folder, _ = trained
     words = toy(data, "dataset.category=nut", "run.name=killed")
-    killed = adbench("train", *words, "model.die_at=8", cwd=tmp_path)
+    killed = adbench("train", *words, cwd=tmp_path, TOY_DIES_AT="8")
     assert killed.returncode == -9
     target = tmp_path / "outputs/toy/mvtec/nut/killed"
     assert not (target / "metrics.json").exists()

@@ -24,9 +24,15 @@ CONFIG = {
 
 
 def test_the_name_depends_on_what_changes_results_and_on_nothing_else():
-    same = {**CONFIG, "hardware": {"threads": 7}, "run": {"root": "elsewhere", "name": "x"}}
-    other = {**CONFIG, "model": {"name": "m", "width": 2}}
-    assert cell_hash(same) == cell_hash(CONFIG) != cell_hash(other)
+    hardware = {"threads": 2, "workers": 4}
+    same = {**CONFIG, "hardware": hardware, "run": {"root": "elsewhere", "name": "x"}}
+    others = (
+        {**CONFIG, "model": {"name": "m", "width": 2}},
+        {**CONFIG, "hardware": {"threads": 7}},  # figures move with the number of threads
+        {**CONFIG, "hardware": {"threads": 2, "precision": "bf16-mixed"}},
+    )
+    assert cell_hash(same) == cell_hash(CONFIG)
+    assert all(cell_hash(other) != cell_hash(CONFIG) for other in others)
     assert run_path(CONFIG, "c").as_posix().startswith("outputs/m/d/c/seed3-")
 
 

@@ -9,7 +9,7 @@ from adbench.errors import UserError
 from adbench.runs.files import read_json
 from adbench.runs.folder import RunFolder
 from adbench.training.session import train
-from adbench.training.testing import test as repeated
+from adbench.training.testing import repeated_test as repeated
 from tests.conformance.test_methods import configured, data, quiet
 
 assert data  # the fixture
