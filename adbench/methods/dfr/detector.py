@@ -14,6 +14,7 @@ from adbench.backbones.maps import gaussian_blur
 from adbench.methods.base import Detector, Prediction
 from adbench.methods.dfr.autoencoder import PointwiseAutoencoder
 from adbench.methods.dfr.regions import regional_features, upsampled
+from adbench.methods.memory import built
 
 
 class DfrDetector(Detector):
@@ -37,14 +38,14 @@ class DfrDetector(Detector):
         sigma: float = 0.0,
     ) -> None:
         super().__init__()
-        built: Any = (
+        extractor: Any = (
             backbone if isinstance(backbone, nn.Module) else FeatureExtractor(**dict(backbone))
         )
-        self.backbone = built
+        self.backbone = extractor
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.patch, self.stride, self.sigma = patch, stride, sigma
         self.config = {
-            "backbone": built.config,
+            "backbone": extractor.config,
             "image_size": list(self.image_size),
             "latent": latent,
             "patch": patch,
@@ -59,7 +60,10 @@ class DfrDetector(Detector):
 
     def set_latent(self, latent: int) -> None:
         """Start over with an untrained autoencoder of another width."""
-        self.autoencoder = PointwiseAutoencoder(self.channels, latent)
+        self.latent = latent
+        self.autoencoder = built(
+            lambda: PointwiseAutoencoder(self.channels, latent), "the autoencoder", "model.latent"
+        )
         self.config["latent"] = latent
 
     def native_features(self, image: Tensor) -> list[Tensor]:

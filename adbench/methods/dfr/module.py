@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,18 @@ from torch.nn import functional as F
 
 from adbench.backbones.extractor import FeatureExtractor
 from adbench.backbones.feature_cache import FeatureCache
+from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
-from adbench.errors import UserError, nearest
+from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
+from adbench.methods.dfr.autoencoder import hidden_widths
 from adbench.methods.dfr.detector import DfrDetector
 from adbench.methods.dfr.latent import latent_width
+from adbench.methods.dfr.settings import DfrKeys
+from adbench.methods.memory import training_bytes
 from adbench.synthesis.base import Synthesizer
 
-_CACHE_KEYS = ("features", "dtype", "max_memory")
 _PCA, _INIT = 0x9CA, 0x1417
 
 
@@ -31,13 +34,7 @@ class DfrModule(AnomalyModule):
         synthesis: not used; accepted because every module receives it.
         image_size: working (height, width), multiples of ``stride``.
         seed: fixes weights and draws.
-        latent: d; None takes the principal components that explain ``variance``.
-        variance: share of the variance in (0, 1).
-        pca_images: training images, drawn by seed, whose vectors decide.
-        patch, stride: side and step of the regions, pixels.
-        sigma: blur of the final map in pixels, 0 for none.
-        cache: ``features`` (bool), ``dtype``, ``max_memory`` (bytes, then a mapped file).
-        learning_rate: of Adam.
+        keys: those of ``DfrKeys``.
     """
 
     detector: DfrDetector
@@ -49,34 +46,17 @@ class DfrModule(AnomalyModule):
         synthesis: Synthesizer | None,
         image_size: Sequence[int],
         seed: int,
-        latent: int | None = None,
-        variance: float = 0.9,
-        pca_images: int = 10,
-        patch: int = 4,
-        stride: int = 4,
-        sigma: float = 0.0,
-        cache: Mapping[str, Any] | None = None,
-        learning_rate: float = 1e-4,
+        **keys: Any,
     ) -> None:
         super().__init__()
+        own = from_mapping(DfrKeys, keys, "model")
         if backbone is None:
             raise UserError("model=dfr reconstructs features: set backbone=bundled")
-        if not 0 < variance < 1:
-            raise UserError(f"model.variance={variance}: a share in (0, 1) is expected")
-        if stride < 1 or patch < stride or (patch - stride) % 2:
-            raise UserError(
-                f"model.patch={patch}, model.stride={stride}: patch must be stride plus an even "
-                "number, e.g. patch=4 stride=4"
-            )
-        self.seed, self.latent, self.variance = seed, latent, variance
-        self.pca_images, self.learning_rate = max(pca_images, 1), learning_rate
-        self.cache: dict[str, Any] = {"features": True, "dtype": "float16", "max_memory": 4 << 30}
-        for key, value in (cache or {}).items():
-            if key not in _CACHE_KEYS:
-                raise UserError(f"no key '{key}' in model.cache{nearest(key, _CACHE_KEYS)}")
-            self.cache[key] = value
-        first = latent or max(sum(backbone.channels) // 4, 1)
-        self.detector = DfrDetector(backbone, image_size, first, patch, stride, sigma)
+        self.seed, self.latent, self.variance = seed, own.latent, own.variance
+        self.pca_images, self.learning_rate = own.pca_images, own.learning_rate
+        self.cache = own.cache
+        first = own.latent or max(sum(backbone.channels) // 4, 1)
+        self.detector = DfrDetector(backbone, image_size, first, own.patch, own.stride, own.sigma)
         self._features: FeatureCache | None = None
 
     def requirements(self, train_images: int) -> Requirements:
@@ -84,22 +64,31 @@ class DfrModule(AnomalyModule):
         height, width = detector.image_size
         pairs = zip(detector.backbone.channels, detector.backbone.strides, strict=True)
         values = sum(c * height * width // s**2 for c, s in pairs) * train_images
-        needed = values * (2 if self.cache["dtype"] == "float16" else 4)
-        kept = self.cache["features"] and needed <= self.cache["max_memory"]
+        needed = values * (2 if self.cache.dtype == "float16" else 4)
+        kept = self.cache.features and needed <= self.cache.max_memory
         return Requirements(
             size_multiple=detector.stride,
             min_size=32,
-            memory_bytes=needed if kept else 0,
+            memory_bytes=(needed if kept else 0)
+            + training_bytes(detector.autoencoder)
+            + self._step_bytes,
         )
+
+    @property
+    def _step_bytes(self) -> int:
+        """Bytes of a step's maps for a batch of one image: each layer's, normalised, activated."""
+        height, width = (side // self.detector.stride for side in self.detector.image_size)
+        widths = hidden_widths(self.detector.channels, self.detector.latent)
+        return 3 * 4 * height * width * sum(widths)
 
     @torch.no_grad()
     def prepare(self, datamodule: DataModule) -> None:
         self._features = None
-        if self.cache["features"]:
+        if self.cache.features:
             self._features = FeatureCache(
                 len(datamodule.train_samples),
-                dtype=self.cache["dtype"],
-                max_memory=self.cache["max_memory"],
+                dtype=self.cache.dtype,
+                max_memory=self.cache.max_memory,
             )
             images = (batch.image.to(self.device) for batch in datamodule.train_batches(32))
             self._features.fill(images, self.detector.native_features)

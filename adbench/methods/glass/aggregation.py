@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adbench.errors import UserError
+from adbench.methods.memory import refuse_beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,6 @@ class Aggregation(nn.Module):
         self, channels: Sequence[int], patch: int = 3, embed: int = 1536, form: str = "code"
     ) -> None:
         super().__init__()
-        if patch < 1 or embed < 1:
-            raise UserError(f"model.patch={patch} and model.embed={embed} must be positive")
         self.patch = patch
         self.levels = len(channels)
         if form == "code":
@@ -196,6 +194,11 @@ def _grouped(matrix: Any, channels: int, patch: int) -> tuple[Tensor, int]:
         if np.array_equal(row_group, entries.col // (channels // groups * area)):
             break
     inside = entries.col - row_group * (channels // groups * area)
+    refuse_beyond(
+        8 * rows * (channels // groups) * area,
+        "the matrix that averages neighbourhoods",
+        "model.embed or model.patch",
+    )
     kernel = np.zeros((rows, channels // groups * area))
     kernel[entries.row, inside] = entries.data
     shape = (rows, channels // groups, patch, patch)

@@ -14,6 +14,7 @@ from adbench.backbones.maps import smooth_upsample
 from adbench.methods.base import Detector, Prediction
 from adbench.methods.glass.aggregation import Aggregation, PatchFeatures, upsample
 from adbench.methods.glass.discriminator import SLOPE, Head
+from adbench.methods.memory import refuse_beyond
 
 
 class GlassDetector(Detector):
@@ -63,6 +64,11 @@ class GlassDetector(Detector):
             "smoothing": smoothing,
             "score": score,
         }
+        refuse_beyond(
+            4 * hidden * self.aggregation.width,
+            "the folded discriminator",
+            "model.embed or model.hidden",
+        )
         self.weight: Tensor
         self.bias: Tensor
         self.output: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from adbench.backbones import FeatureExtractor
 from adbench.backbones.feature_cache import FeatureCache
+from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
@@ -23,18 +24,9 @@ from adbench.methods.glass.fast_step import FastStep
 from adbench.methods.glass.hypothesis import Verdict, judge, mean_image, write_verdict
 from adbench.methods.glass.plain_step import StepInputs, StepKeys, plain_losses
 from adbench.methods.glass.recalibration import recalibrated
-from adbench.methods.glass.settings import (
-    AGGREGATIONS,
-    BN_STATS,
-    CENTRES,
-    HYPOTHESES,
-    SCORES,
-    GasKeys,
-    LossKeys,
-    OptimiserKeys,
-)
+from adbench.methods.glass.settings import GlassKeys
 from adbench.methods.glass.weights import load_head, read_checkpoint
-from adbench.methods.keys import chosen, section
+from adbench.methods.memory import built, training_bytes
 from adbench.synthesis.base import Synthesizer
 
 if TYPE_CHECKING:
@@ -47,27 +39,12 @@ _OTHER = {"manifold": "hypersphere", "hypersphere": "manifold"}
 class GlassModule(AnomalyModule):
     """Adaptor and discriminator trained on normal, GAS and LAS features.
 
-    The keys are those of conf/model/glass.yaml.
-
     Args:
         backbone: frozen feature extractor.
         synthesis: makes the local anomalies; None is refused where ``las`` asks for them.
         image_size: (height, width).
         seed: of all draws.
-        hypothesis: manifold | hypersphere | auto | opposite (to auto).
-        las: train on local anomalies.
-        gas, loss, optimiser: sections.
-        aggregation, patch, embed: local averaging of the backbone's maps.
-        adaptor: train a linear map of the features.
-        centre: position | scalar | code.
-        bn_stats: code (running statistics move at every pass) | once (once a step) |
-            recalibrate (once a step, and a clean pass after training).
-        hidden: width of the discriminator.
-        smoothing: sigma of the map's Gaussian, pixels.
-        score: grid (largest probability) | map (largest of the smoothed map) | top (mean of the
-            largest hundredth of the grid).
-        max_memory: bytes the cached features may take in memory; beyond, a mapped file.
-        weights: a checkpoint of the authors to start from.
+        keys: those of ``GlassKeys``.
 
     Raises:
         UserError: a key is unknown or holds an impossible value.
@@ -82,54 +59,40 @@ class GlassModule(AnomalyModule):
         synthesis: Synthesizer | None,
         image_size: tuple[int, int],
         seed: int,
-        hypothesis: str = "auto",
-        las: bool = True,
-        gas: Mapping[str, Any] | None = None,
-        loss: Mapping[str, Any] | None = None,
-        optimiser: Mapping[str, Any] | None = None,
-        aggregation: str = "code",
-        patch: int = 3,
-        embed: int = 1536,
-        adaptor: bool = True,
-        centre: str = "position",
-        bn_stats: str = "code",
-        hidden: int = 1024,
-        smoothing: float = 4.0,
-        score: str = "grid",
-        max_memory: int = 4 << 30,
-        weights: str | None = None,
+        **keys: Any,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        own = from_mapping(GlassKeys, keys, "model")
         if backbone is None:
             raise UserError("model=glass reads a frozen backbone: set backbone=wide_resnet50_2")
-        self.seed = seed
-        self.synthesis = synthesis if las else None
-        self.las = las
-        self.gas, self.loss = section(GasKeys, gas, "gas"), section(LossKeys, loss, "loss")
-        self.optimiser = section(OptimiserKeys, optimiser, "optimiser")
-        self.hypothesis = chosen(hypothesis, HYPOTHESES, "hypothesis")
-        self.centre_form = chosen(centre, CENTRES, "centre")
-        self.bn_stats = chosen(bn_stats, BN_STATS, "bn_stats")
-        self.max_memory = max_memory
+        self.keys, self.seed = own, seed
+        self.gas, self.loss, self.optimiser = own.gas, own.loss, own.optimiser
+        self.las, self.hypothesis = own.las, own.hypothesis
+        self.centre_form, self.bn_stats, self.max_memory = own.centre, own.bn_stats, own.max_memory
+        self.synthesis = synthesis if own.las else None
         self.detector = GlassDetector(
             backbone.config,
             image_size,
-            patch=patch,
-            embed=embed,
-            aggregation=chosen(aggregation, AGGREGATIONS, "aggregation"),
-            hidden=hidden,
-            smoothing=smoothing,
-            score=chosen(score, SCORES, "score"),
+            patch=own.patch,
+            embed=own.embed,
+            aggregation=own.aggregation,
+            hidden=own.hidden,
+            smoothing=own.smoothing,
+            score=own.score,
             extractor=backbone,
         )
-        self.head = Head(self.detector.aggregation.width, hidden, adaptor=adaptor)
-        if weights is not None:
-            load_head(self.head, read_checkpoint(weights), weights)
-        if not (las or self.gas.active):
-            raise UserError("model.las, model.gas.noise and model.gas.ascent are all false")
+        _check_layers(backbone, self.detector)
+        width = self.detector.aggregation.width
+        self.head = built(
+            lambda: Head(width, own.hidden, adaptor=own.adaptor),
+            "adaptor and discriminator",
+            "model.embed or model.hidden",
+        )
+        if own.weights is not None:
+            load_head(self.head, read_checkpoint(own.weights), own.weights)
         self.verdict: Verdict | None = None
-        self._decided = self.hypothesis
+        self._decided: str = self.hypothesis
         self._cache: FeatureCache | None = None
         self._mean: Tensor | None = None
         self._centre: Tensor | None = None
@@ -146,7 +109,7 @@ class GlassModule(AnomalyModule):
         return self._decided == "hypersphere"
 
     def requirements(self, train_images: int) -> Requirements:
-        """Return the declaration; the estimate is that of the cached features."""
+        """Return what holds; the estimate: caches, training state, a step of one image."""
         pixels = self.detector.image_size
         strides = self.detector.backbone.strides
         values = sum(
@@ -157,8 +120,20 @@ class GlassModule(AnomalyModule):
         )
         cached = 0 if self.gas.plain else 4 * values * train_images
         return Requirements(
-            uses_synthesis=self.las, memory_bytes=min(cached, self.max_memory), min_batch=1
+            uses_synthesis=self.las,
+            memory_bytes=min(cached, self.max_memory)
+            + training_bytes(self.head)
+            + self._step_bytes,
         )
+
+    @property
+    def _step_bytes(self) -> int:
+        """Bytes of a step's rows for a batch of one image: normal, global and local."""
+        height, width = self.detector.aggregation.grid(
+            self.detector.image_size, self.detector.backbone.strides[0]
+        )
+        columns = self.detector.aggregation.width + self.keys.hidden
+        return 3 * 4 * max(height, 0) * max(width, 0) * columns
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         keys = self.optimiser
@@ -308,3 +283,17 @@ class GlassModule(AnomalyModule):
     def artefacts(self, folder: Path) -> None:
         if self.verdict is not None:
             write_verdict(self.verdict, folder)
+
+
+def _check_layers(backbone: FeatureExtractor, detector: GlassDetector) -> None:
+    """Raise UserError where the maps are not finest first, or leave no position to judge."""
+    if sorted(backbone.strides) != list(backbone.strides):
+        raise UserError(
+            f"model.layers={backbone.layers}: strides {backbone.strides}, finest first is expected"
+        )
+    height, width = detector.image_size
+    if min(detector.aggregation.grid((height, width), backbone.strides[0])) < 1:
+        raise UserError(
+            f"model.patch={detector.aggregation.patch} leaves no position of {height}x{width} px "
+            f"at stride {backbone.strides[0]}; read finer layers or set an odd patch"
+        )

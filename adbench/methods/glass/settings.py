@@ -1,18 +1,18 @@
-"""The keys of conf/model/glass.yaml as frozen records that refuse what they do not know."""
+"""The keys of conf/model/glass.yaml, their types, ranges and defaults."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from adbench.config.typed import Bytes, Count, NonNegative, ProperShare, Rate, Width, Within
 from adbench.errors import UserError
-from adbench.methods.keys import chosen
 
-HYPOTHESES = ("manifold", "hypersphere", "auto", "opposite")
-CENTRES = ("position", "scalar", "code")
-BN_STATS = ("code", "once", "recalibrate")
-SCORES = ("grid", "map", "top")
-AGGREGATIONS = ("code", "paper")
+Radius = Annotated[float, Within(0, 1e6, above=True)]
+Hypothesis = Literal["manifold", "hypersphere", "auto", "opposite"]
+Aggregation = Literal["code", "paper"]
+Score = Literal["grid", "map", "top"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +33,20 @@ class GasKeys:
     """
 
     noise: bool = True
-    sigma: float = 0.015
+    sigma: Annotated[float, Within(0, 1e6)] = 0.015
     ascent: bool = True
     project: bool = True
-    r1: float = 0.5
-    r2: float = 1.0
-    steps: int = 20
-    project_every: int = 5
-    step_size: float = 0.001
+    r1: Radius = 0.5
+    r2: Radius = 1.0
+    steps: Annotated[int, Within(0, 10000)] = 20
+    project_every: Count = 5
+    step_size: Annotated[float, Within(0, 1e6)] = 0.001
     plain: bool = False
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.project_every < 1:
-            raise UserError("model.gas.steps must be >= 0 and model.gas.project_every >= 1")
-        if not 0 < self.r1 <= self.r2:
-            raise UserError(f"model.gas: 0 < r1 <= r2 does not hold for {self.r1}, {self.r2}")
+        if self.r1 > self.r2:
+            raise UserError(f"model.gas: r1 <= r2 does not hold for {self.r1}, {self.r2}")
 
     @property
     def active(self) -> bool:
@@ -82,20 +80,11 @@ class LossKeys:
         weight: of this loss beside those of the normal and the global rows (1 in the paper).
     """
 
-    las: str = "focal"
-    gamma: float = 2.0
-    smoothing: float = 1e-5
-    ohem: float = 0.5
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        chosen(self.las, ("focal", "bce"), "loss.las")
-        if not 0 <= self.ohem < 1:
-            raise UserError(f"model.loss.ohem={self.ohem}: a share in [0, 1)")
-        if not 0 < self.weight < math.inf:
-            raise UserError(
-                f"model.loss.weight={self.weight} must be positive (off: model.las=false)"
-            )
+    las: Literal["focal", "bce"] = "focal"
+    gamma: Annotated[float, Within(0, 100)] = 2.0
+    smoothing: Annotated[float, Within(0, 0.5, below=True)] = 1e-5
+    ohem: ProperShare = 0.5
+    weight: Annotated[float, Within(0, 1e6, above=True)] = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +97,56 @@ class OptimiserKeys:
         schedule: ``constant``, or ``cosine``: both rates fall to zero over the budget (ours).
     """
 
-    adaptor_lr: float = 1e-4
-    adaptor_l2: float = 1e-5
-    discriminator_lr: float = 2e-4
-    discriminator_decay: float = 0.01
-    schedule: str = "constant"
-
-    def __post_init__(self) -> None:
-        chosen(self.schedule, ("constant", "cosine"), "optimiser.schedule")
+    adaptor_lr: Rate = 1e-4
+    adaptor_l2: NonNegative = 1e-5
+    discriminator_lr: Rate = 2e-4
+    discriminator_decay: NonNegative = 0.01
+    schedule: Literal["constant", "cosine"] = "constant"
 
     def factor(self, progress: float) -> float:
         """Return what rates are multiplied by where ``progress`` (0..1) of the budget is spent."""
         if self.schedule == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True, slots=True)
+class GlassKeys:
+    """conf/model/glass.yaml, section ``model``.
+
+    Attributes:
+        hypothesis: manifold | hypersphere | auto | opposite (to auto).
+        las: train on local anomalies.
+        aggregation, patch, embed: local averaging of the backbone's maps.
+        adaptor: train a linear map of the features.
+        hidden: width of the discriminator's hidden layer.
+        centre: position | scalar | code.
+        bn_stats: code (running statistics move at every pass) | once (once a step) |
+            recalibrate (once a step, and a clean pass after training).
+        smoothing: sigma of the map's Gaussian, pixels at the working size.
+        score: grid (largest probability) | map (largest of the smoothed map) | top (mean of the
+            largest hundredth of the grid).
+        max_memory: bytes the cached features may take in memory; beyond, a mapped file.
+        weights: a checkpoint of the authors to start from.
+    """
+
+    hypothesis: Hypothesis = "auto"
+    las: bool = True
+    aggregation: Aggregation = "code"
+    patch: Annotated[int, Within(1, 64)] = 3
+    embed: Width = 1536
+    adaptor: bool = True
+    hidden: Width = 1024
+    centre: Literal["position", "scalar", "code"] = "position"
+    bn_stats: Literal["code", "once", "recalibrate"] = "recalibrate"
+    smoothing: Annotated[float, Within(0, 256)] = 4.0
+    score: Score = "grid"
+    max_memory: Bytes = 4 << 30
+    weights: str | None = None
+    gas: GasKeys = GasKeys()
+    loss: LossKeys = LossKeys()
+    optimiser: OptimiserKeys = OptimiserKeys()
+
+    def __post_init__(self) -> None:
+        if not (self.las or self.gas.active):
+            raise UserError("model.las, model.gas.noise and model.gas.ascent are all false")

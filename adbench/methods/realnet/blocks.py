@@ -72,7 +72,13 @@ def kept_dims(channels: Sequence[int], dims: Sequence[int] | None) -> tuple[int,
 
 
 def blocks_of(arch: str, strides: Sequence[int], dims: Sequence[int]) -> tuple[Block, ...]:
-    """Return the blocks of architecture A (each layer alone), B (all in one) or C (in pairs)."""
+    """Return the blocks of architecture A (each layer alone), B (all in one) or C (in pairs).
+
+    Raises:
+        UserError: the layers' strides do not rise.
+    """
+    if sorted(strides) != list(strides):
+        raise UserError(f"model.layers have strides {list(strides)}: finest first is expected")
     count = len(dims)
     size = {"A": 1, "B": count, "C": 2}[arch]
     found = []

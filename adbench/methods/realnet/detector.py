@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adbench.backbones.extractor import FeatureExtractor
+from adbench.config.typed import from_mapping
 from adbench.methods.base import Detector, Prediction
-from adbench.methods.keys import section
+from adbench.methods.memory import built
 from adbench.methods.realnet.blocks import Block, BlockFeatures, upsampled
 from adbench.methods.realnet.discriminator import Discriminator
 from adbench.methods.realnet.reconstruction import reconstruction_network
@@ -58,26 +59,34 @@ class RealNetDetector(Detector):
         plain: bool = False,
     ) -> None:
         super().__init__()
-        built: Any = (
+        extractor: Any = (
             backbone if isinstance(backbone, nn.Module) else FeatureExtractor(**dict(backbone))
         )
-        self.backbone = built
+        self.backbone = extractor
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.score = section(ScoreKeys, score, "score")
-        keys = section(RrsKeys, rrs, "rrs")
-        networks = section(ReconstructionKeys, recon, "recon")
+        self.score = from_mapping(ScoreKeys, score or {}, "model.score")
+        keys = from_mapping(RrsKeys, rrs or {}, "model.rrs")
+        networks = from_mapping(ReconstructionKeys, recon or {}, "model.recon")
         parts = [Block.from_dict(dict(block)) for block in blocks]
         channels = sum(part.channels for part in parts)
         by_max, by_mean = keys.counts(channels)
-        self.selected = BlockFeatures(parts, built.channels, project)
-        self.recon = nn.ModuleList(reconstruction_network(p.channels, networks) for p in parts)
+        self.selected = BlockFeatures(parts, extractor.channels, project)
+        self.recon = built(
+            lambda: nn.ModuleList(reconstruction_network(p.channels, networks) for p in parts),
+            "the reconstruction networks",
+            "model.recon.width, model.recon.mult or model.afs.dims",
+        )
         self.residuals = ResidualSelection(
             channels, by_max, by_mean, momentum=keys.momentum, stats=keys.stats, plain=plain
         )
         self.stop_grad = keys.stop_grad
-        self.discriminator = Discriminator(self.residuals.kept, layers)
+        self.discriminator = built(
+            lambda: Discriminator(self.residuals.kept, layers),
+            "the discriminator",
+            "model.discriminator_layers or model.rrs.ratio",
+        )
         self.config = {
-            "backbone": built.config,
+            "backbone": extractor.config,
             "image_size": list(self.image_size),
             "blocks": [part.as_dict() for part in parts],
             "recon": dict(recon or {}),

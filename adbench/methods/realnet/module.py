@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from adbench.backbones.extractor import FeatureExtractor
+from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
 from adbench.diffusion.fitting import FitKeys, sdas_stages
 from adbench.diffusion.pool import PoolKeys
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
-from adbench.methods.keys import chosen, section
+from adbench.methods.memory import training_bytes
 from adbench.methods.realnet.blocks import blocks_of, kept_dims
 from adbench.methods.realnet.cache import NormalFeatures
 from adbench.methods.realnet.choice import (
@@ -31,13 +32,8 @@ from adbench.methods.realnet.losses import reconstruction_loss, segmentation_los
 from adbench.methods.realnet.pictures import selection_sheet, write_picture
 from adbench.methods.realnet.residuals import ResidualStatistics
 from adbench.methods.realnet.selection import selection_notes
-from adbench.methods.realnet.settings import (
-    ARCHITECTURES,
-    AfsKeys,
-    CacheKeys,
-    LossKeys,
-    ReconstructionKeys,
-)
+from adbench.methods.realnet.settings import RealNetKeys
+from adbench.methods.records import plain_values
 from adbench.runs.stages import Stage, StageContext
 from adbench.synthesis.base import Synthesizer
 
@@ -61,14 +57,7 @@ class RealNetModule(AnomalyModule):
         synthesis: makes the anomalies of selection and training.
         image_size: working (height, width).
         seed: fixes weights and draws.
-        arch: A, B or C of Fig. S2.
-        afs, recon, rrs, loss, score, cache: sections of conf/model/realnet.yaml.
-        discriminator_layers: residual layers of the discriminator.
-        normal_share: probability that an image of a batch stays normal.
-        learning_rate: of Adam.
-        recalibrate: settle the statistics that select residuals over all training images.
-        channels_last: memory layout of the trained networks.
-        plain: every step as written, nothing cached, for the equivalence tests.
+        keys: those of ``RealNetKeys``.
 
     Attributes:
         stage_folder: where finished stages lie; set before ``prepare`` by whoever ran them.
@@ -85,48 +74,31 @@ class RealNetModule(AnomalyModule):
         synthesis: Synthesizer | None,
         image_size: Sequence[int],
         seed: int,
-        arch: str = "A",
-        afs: Mapping[str, Any] | None = None,
-        recon: Mapping[str, Any] | None = None,
-        rrs: Mapping[str, Any] | None = None,
-        discriminator_layers: int = 2,
-        loss: Mapping[str, Any] | None = None,
-        score: Mapping[str, Any] | None = None,
-        cache: Mapping[str, Any] | None = None,
-        normal_share: float = 0.5,
-        learning_rate: float = 1e-4,
-        recalibrate: bool = True,
-        channels_last: bool = False,
-        plain: bool = False,
+        **keys: Any,
     ) -> None:
         super().__init__()
+        own = from_mapping(RealNetKeys, keys, "model")
         if backbone is None:
             raise UserError("model=realnet reconstructs features: set backbone=bundled")
-        chosen(arch, ARCHITECTURES, "arch")
-        if not 0 <= normal_share < 1:
-            raise UserError(f"model.normal_share={normal_share}: must lie in [0, 1)")
         self.seed, self.synthesis = seed, synthesis
-        self.afs = section(AfsKeys, afs, "afs")
-        self.loss_keys = section(LossKeys, loss, "loss")
-        self.cache_keys = section(CacheKeys, cache, "cache")
-        self.normal_share, self.learning_rate = normal_share, learning_rate
-        self.recalibrate, self.plain = recalibrate, plain
-        self.dims = kept_dims(backbone.channels, self.afs.dims)
-        blocks = blocks_of(arch, backbone.strides, self.dims)
+        self.afs, self.loss_keys, self.cache_keys = own.afs, own.loss, own.cache
+        self.normal_share, self.learning_rate = own.normal_share, own.learning_rate
+        self.recalibrate, self.plain = own.recalibrate, own.plain
+        self.dims = kept_dims(backbone.channels, own.afs.dims)
+        blocks = blocks_of(own.arch, backbone.strides, self.dims)
         self.detector = RealNetDetector(
             backbone,
             image_size,
             [block.as_dict() for block in blocks],
-            recon=_plain(recon),
-            rrs=_plain(rrs),
-            score=_plain(score),
-            layers=discriminator_layers,
-            project=self.afs.mode == "rlpr",
-            plain=plain,
+            recon=plain_values(own.recon),
+            rrs=plain_values(own.rrs),
+            score=plain_values(own.score),
+            layers=own.discriminator_layers,
+            project=own.afs.mode == "rlpr",
+            plain=own.plain,
         )
-        halvings = section(ReconstructionKeys, recon, "recon").halvings
-        self.multiple = max(block.stride for block in blocks) * 2**halvings
-        if channels_last:
+        self.multiple = max(block.stride for block in blocks) * 2**own.recon.halvings
+        if own.channels_last:
             self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normal: NormalFeatures | None = None
         self._data: DataModule | None = None
@@ -145,14 +117,26 @@ class RealNetModule(AnomalyModule):
             size_multiple=self.multiple,
             min_size=self.multiple,
             uses_synthesis=True,
-            memory_bytes=wanted if wanted <= self.cache_keys.max_memory else 0,
+            memory_bytes=(wanted if wanted <= self.cache_keys.max_memory else 0)
+            + training_bytes(self.detector.recon, self.detector.discriminator)
+            + self._step_bytes(values),
         )
+
+    def _step_bytes(self, values: int) -> int:
+        """Bytes of a step for a batch of one image whose features have ``values`` numbers.
+
+        Features, reconstructions and squared errors, and the residuals at the finest stride.
+        """
+        height, width = self.detector.image_size
+        finest = min(block.stride for block in self.detector.selected.blocks)
+        residuals = self.detector.residuals.kept * (height // finest) * (width // finest)
+        return 4 * (3 * values + 3 * residuals)
 
     def stages(self) -> list[Stage]:
         """Return the synthesizer's own stages, where it has any, and the selection."""
         before = self._pool_stages()
         config = {
-            "afs": {name: getattr(self.afs, name) for name in self.afs.__slots__},
+            "afs": plain_values(self.afs),
             "blocks": self.detector.config["blocks"],
             "image_size": self.detector.config["image_size"],
             "backbone": getattr(self.detector.backbone, "record", {}),
@@ -312,10 +296,6 @@ class RealNetModule(AnomalyModule):
             generator = seeded_generator(self.device, self.seed, _SETTLE, number)
             foreground = synthesis.foreground_masks(some)
             yield image, synthesis(image, foreground=foreground, generator=generator).image
-
-
-def _plain(values: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in (values or {}).items()}
 
 
 def _described(synthesis: Synthesizer | None) -> dict[str, Any]:

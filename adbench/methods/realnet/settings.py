@@ -1,47 +1,45 @@
-"""The sections of conf/model/realnet.yaml as frozen records that refuse unknown keys."""
+"""The keys of conf/model/realnet.yaml, their types, ranges and defaults."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from adbench.config.typed import Bytes, ProperShare, Rate, Share, Side, Width, Within
 from adbench.errors import UserError
-from adbench.methods.keys import chosen
 
-ARCHITECTURES = ("A", "B", "C")
+Architecture = Literal["A", "B", "C"]
+Weight = Annotated[float, Within(0, 1e6)]
+_LEVELS = 8  # halving a map more often leaves nothing of the largest image
 
 
 @dataclass(frozen=True, slots=True)
 class AfsKeys:
     """Feature selection (Eq. 4): channels kept per layer, scored on ``batches`` x ``batch``."""
 
-    mode: str = "afs"
-    dims: tuple[int, ...] | None = None
-    batches: int = 64
-    batch: int = 16
-    norm: str = "batch"
-
-    def __post_init__(self) -> None:
-        chosen(self.mode, ("afs", "rdr", "rlpr"), "afs.mode")
-        chosen(self.norm, ("batch", "image"), "afs.norm")
-        if self.batches < 1 or self.batch < 1:
-            raise UserError("model.afs.batches and model.afs.batch must be at least 1")
+    mode: Literal["afs", "rdr", "rlpr"] = "afs"
+    dims: tuple[Width, ...] | None = None
+    batches: Annotated[int, Within(1, 100000)] = 64
+    batch: Annotated[int, Within(1, 4096)] = 16
+    norm: Literal["batch", "image"] = "batch"
 
 
 @dataclass(frozen=True, slots=True)
 class ReconstructionKeys:
     """One reconstruction network; ``width`` is relative to the block's channels."""
 
-    kind: str = "unet"
-    width: float = 0.5
-    mult: tuple[int, ...] = (1, 2, 4)
-    blocks: int = 2
-    attention: tuple[int, ...] = (2, 4)
-    head_channels: int = 64
+    kind: Literal["unet", "simple"] = "unet"
+    width: Annotated[float, Within(0, 4, above=True)] = 0.5
+    mult: tuple[Annotated[int, Within(1, 64)], ...] = (1, 2, 4)
+    blocks: Annotated[int, Within(1, 32)] = 2
+    attention: tuple[Annotated[int, Within(1, 128)], ...] = (2, 4)
+    head_channels: Width = 64
 
     def __post_init__(self) -> None:
-        chosen(self.kind, ("unet", "simple"), "recon.kind")
-        if not 0 < self.width <= 4 or self.blocks < 1 or not self.mult:
-            raise UserError("model.recon: width in (0, 4], blocks >= 1 and a mult are needed")
+        if not 1 <= len(self.mult) <= _LEVELS:
+            raise UserError(f"model.recon.mult={list(self.mult)}: 1 to {_LEVELS} levels are needed")
+        if len(self.attention) > _LEVELS:
+            raise UserError(f"model.recon.attention={list(self.attention)}: at most {_LEVELS}")
 
     @property
     def halvings(self) -> int:
@@ -53,17 +51,11 @@ class ReconstructionKeys:
 class RrsKeys:
     """Residual selection: ``ratio`` of all channels kept, by maximum, mean or half each."""
 
-    mode: str = "both"
-    ratio: float = 1 / 3
-    momentum: float = 0.9
-    stats: str = "batch"
+    mode: Literal["both", "max", "mean", "none"] = "both"
+    ratio: Annotated[float, Within(0, 1, above=True)] = 1 / 3
+    momentum: Share = 0.9
+    stats: Literal["batch", "running"] = "batch"
     stop_grad: bool = False
-
-    def __post_init__(self) -> None:
-        chosen(self.mode, ("both", "max", "mean", "none"), "rrs.mode")
-        chosen(self.stats, ("batch", "running"), "rrs.stats")
-        if not 0 < self.ratio <= 1:
-            raise UserError(f"model.rrs.ratio={self.ratio}: a share in (0, 1] is expected")
 
     def counts(self, channels: int) -> tuple[int, int]:
         """Return how many of ``channels`` are kept by maximum and by mean."""
@@ -78,33 +70,55 @@ class RrsKeys:
 class LossKeys:
     """Weights of the two losses and the reduction of the reconstruction error."""
 
-    recon: float = 1.0
-    seg: float = 1.0
-    reduction: str = "mean"
+    recon: Weight = 1.0
+    seg: Weight = 1.0
+    reduction: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
-        chosen(self.reduction, ("mean", "sum"), "loss.reduction")
+        if self.recon == self.seg == 0:
+            raise UserError("model.loss.recon and model.loss.seg are both 0: nothing is trained")
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreKeys:
     """Side in pixels of the mean whose maximum scores an image; what the map holds."""
 
-    window: int = 16
-    map: str = "probability"
-
-    def __post_init__(self) -> None:
-        chosen(self.map, ("probability", "logit"), "score.map")
-        if self.window < 1:
-            raise UserError(f"model.score.window={self.window}: at least 1 pixel")
+    window: Side = 16
+    map: Literal["probability", "logit"] = "probability"
 
 
 @dataclass(frozen=True, slots=True)
 class CacheKeys:
     """Cached features of normal images: number format and bytes allowed (0: no cache)."""
 
-    dtype: str = "float32"
-    max_memory: int = 2 << 30
+    dtype: Literal["float32", "float16"] = "float32"
+    max_memory: Bytes = 2 << 30
 
-    def __post_init__(self) -> None:
-        chosen(self.dtype, ("float32", "float16"), "cache.dtype")
+
+@dataclass(frozen=True, slots=True)
+class RealNetKeys:
+    """conf/model/realnet.yaml, section ``model``.
+
+    Attributes:
+        arch: A, B or C of Fig. S2.
+        normal_share: probability that an image of a batch stays normal.
+        learning_rate: of Adam.
+        discriminator_layers: residual layers of the discriminator.
+        recalibrate: settle the statistics that select residuals over all training images.
+        channels_last: memory layout of the trained networks.
+        plain: every step as written, nothing cached, for the equivalence tests.
+    """
+
+    arch: Architecture = "A"
+    normal_share: ProperShare = 0.5
+    learning_rate: Rate = 1e-4
+    discriminator_layers: Annotated[int, Within(0, 32)] = 2
+    recalibrate: bool = True
+    channels_last: bool = False
+    plain: bool = False
+    afs: AfsKeys = AfsKeys()
+    recon: ReconstructionKeys = ReconstructionKeys()
+    rrs: RrsKeys = RrsKeys()
+    loss: LossKeys = LossKeys()
+    score: ScoreKeys = ScoreKeys()
+    cache: CacheKeys = CacheKeys()

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.config.typed import from_mapping
 from adbench.diffusion.fitting import resized
 from adbench.diffusion.model import SdasModel
 from adbench.diffusion.schedule import noised
-from adbench.errors import UserError, nearest
 from adbench.methods.base import Detector, Prediction, seeded_generator
+from adbench.methods.memory import built, refuse_beyond
+from adbench.methods.records import plain_values
+from adbench.methods.sdas.settings import ScoreKeys
 
 _NOISE = 0x5DA5
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreKeys:
-    """How an image is scored by the model.
-
-    Attributes:
-        timesteps: noise levels (0..999) at which the denoising error is measured.
-        smoothing: side in pixels, odd, of the mean filter over the error at the model's size.
-    """
-
-    timesteps: tuple[int, ...] = (50, 150, 250)
-    smoothing: int = 9
-
-    def __post_init__(self) -> None:
-        if not self.timesteps or not all(0 <= t < 1000 for t in self.timesteps):
-            raise UserError(f"model.score.timesteps={self.timesteps}: levels in 0..999 expected")
-        if self.smoothing < 1 or self.smoothing % 2 == 0:
-            raise UserError(f"model.score.smoothing={self.smoothing}: an odd number is expected")
+NETWORK_KEYS = "model.network.width, model.network.multipliers or model.network.preset"
 
 
 class SdasDetector(Detector):
@@ -57,10 +41,12 @@ class SdasDetector(Detector):
         self, model: Mapping[str, Any], score: Mapping[str, Any] | None = None, seed: int = 0
     ) -> None:
         super().__init__()
-        self.model = SdasModel(**model)
-        self.score_keys = score_keys(score or {})
+        self.model = built(lambda: SdasModel(**model), "the diffusion model", NETWORK_KEYS)
+        self.score_keys = from_mapping(ScoreKeys, score or {}, "model.score")
         self.seed = seed
         count = len(self.score_keys.timesteps)
+        pixels = self.model.size[0] * self.model.size[1]
+        refuse_beyond(12 * count * pixels, "the noise of all levels", "model.score.timesteps")
         drawn = seeded_generator("cpu", seed, _NOISE)
         noise = torch.randn((count, 3, *self.model.size), generator=drawn)
         self.register_buffer("noise", noise)
@@ -68,7 +54,7 @@ class SdasDetector(Detector):
     @property
     def config(self) -> dict[str, Any]:  # type: ignore[override]
         """Plain keyword arguments that rebuild the architecture, as trained so far."""
-        score = {k: _listed(v) for k, v in asdict(self.score_keys).items()}
+        score = plain_values(self.score_keys)
         return {"model": self.model.config, "score": score, "seed": self.seed}
 
     def forward(self, image: Tensor) -> Prediction:
@@ -92,23 +78,3 @@ class SdasDetector(Detector):
             eps = self.model.network(xt, timestep, None)[:, :3].float()
             total = total + (eps - noise).square().mean(1, keepdim=True)
         return total / len(self.score_keys.timesteps)
-
-
-def score_keys(values: Mapping[str, Any]) -> ScoreKeys:
-    """Return the section ``score`` of conf/model/sdas.yaml.
-
-    Raises:
-        UserError: an unknown key or an impossible value.
-    """
-    known = [f.name for f in fields(ScoreKeys)]
-    for name in values:
-        if name not in known:
-            raise UserError(f"no key '{name}' in model.score{nearest(name, known)}")
-    plain: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, Sequence) else v for k, v in values.items()
-    }
-    return ScoreKeys(**plain)
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

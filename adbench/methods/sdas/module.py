@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
-from adbench.diffusion.adm import AdmNetwork, with_classes
+from adbench.diffusion.adm import AdmNetwork, adm_shape, with_classes
 from adbench.diffusion.ema import update_average
 from adbench.diffusion.fitting import resized, training_loss
 from adbench.diffusion.openai import load_openai
 from adbench.diffusion.pool import PoolKeys, make_pool
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
-from adbench.methods.sdas.detector import SdasDetector
+from adbench.methods.memory import built, held_bytes, training_bytes
+from adbench.methods.records import plain_values
+from adbench.methods.sdas.detector import NETWORK_KEYS, SdasDetector
+from adbench.methods.sdas.settings import NetworkKeys, SdasKeys
 from adbench.synthesis.base import Synthesizer
 
 _LABELS, _SHEET = 0x1ABE1, 0x5BEE7
@@ -32,18 +36,7 @@ class SdasModule(AnomalyModule):
         backbone, synthesis: not used; images are modelled as they are.
         image_size: (height, width) of the batches.
         seed: fixes weights and draws.
-        network: ``preset`` of the ADM network and what differs from it.
-        size: side of the images that are modelled; None takes ``image_size``.
-        weights: checkpoint in OpenAI's format to start from; None starts from random values.
-        guidance: train a classifier of noisy images beside the model.
-        classifier: ``preset`` of its shape and what differs from it.
-        gamma: weight of the variational bound (Eq. S2).
-        decay: of the moving average of weights.
-        learning_rate: of Adam.
-        clip: largest norm of a step's gradient.
-        micro_batch: images whose gradients are computed at once; None takes the whole batch.
-        score: keys of ScoreKeys.
-        sheet: images a strength on the contact sheet of a finished run; 0 draws none.
+        keys: those of ``SdasKeys``.
     """
 
     detector: SdasDetector
@@ -56,39 +49,33 @@ class SdasModule(AnomalyModule):
         synthesis: Synthesizer | None,
         image_size: Sequence[int],
         seed: int,
-        network: Mapping[str, Any] | None = None,
-        size: int | None = None,
-        weights: str | None = None,
-        guidance: bool = False,
-        classifier: Mapping[str, Any] | None = None,
-        gamma: float = 0.001,
-        decay: float = 0.999,
-        learning_rate: float = 3e-4,
-        clip: float = 1.0,
-        micro_batch: int | None = None,
-        score: Mapping[str, Any] | None = None,
-        sheet: int = 4,
+        **keys: Any,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.seed, self.gamma, self.decay = seed, gamma, decay
-        self.learning_rate, self.clip, self.sheet = learning_rate, clip, sheet
-        if micro_batch is not None and micro_batch < 1:
-            raise UserError(f"model.micro_batch={micro_batch}: a positive number is expected")
-        self.micro_batch = micro_batch
-        model = {
-            "network": network or {},
-            "classes": ["normal"],
-            "size": [size, size] if size else list(image_size),
-            "classifier": (classifier or {"preset": "tiny"}) if guidance else None,
-        }
-        self.detector = SdasDetector(model, score, seed)
+        own = from_mapping(SdasKeys, keys, "model")
+        self.seed, self.gamma, self.decay = seed, own.gamma, own.decay
+        self.learning_rate, self.clip, self.sheet = own.learning_rate, own.clip, own.sheet
+        self.micro_batch = own.micro_batch
         self.image_size = (int(image_size[0]), int(image_size[1]))
+        size = (own.size, own.size) if own.size else self.image_size
+        check_attention(own.network, "model.network")
+        if own.guidance:
+            check_attention(own.classifier, "model.classifier")
+        model = {
+            "network": own.network.given,
+            "classes": ["normal"],
+            "size": list(size),
+            "classifier": own.classifier.given if own.guidance else None,
+        }
+        self.detector = SdasDetector(model, plain_values(own.score), seed)
         average = self.detector.model.network
-        if weights is not None:
-            load_openai(average, Path(weights))
+        if own.weights is not None:
+            load_openai(average, Path(own.weights))
         average.requires_grad_(False)
-        self.network = AdmNetwork(average.shape, 1)
+        self.network = built(
+            lambda: AdmNetwork(average.shape, 1), "the trained network", NETWORK_KEYS
+        )
         self.network.load_state_dict(average.state_dict())
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
@@ -96,7 +83,24 @@ class SdasModule(AnomalyModule):
         model = self.detector.model
         own = tuple(model.size) == self.image_size
         factor = model.network.shape.factor if own else 1
-        return Requirements(size_multiple=factor, min_size=max(factor, 32), export=False)
+        held = held_bytes(model.network) if self.device.type == "cpu" else 0
+        return Requirements(
+            size_multiple=factor,
+            min_size=max(factor, 32),
+            export=False,
+            memory_bytes=training_bytes(self.network, model.classifier) + held + self._step_bytes,
+        )
+
+    @property
+    def _step_bytes(self) -> int:
+        """Bytes of the maps of one image at the two halves of the network, level by level."""
+        shape = self.network.shape
+        height, width = self.detector.model.size
+        values = sum(
+            shape.width * multiplier * (height * width >> 2 * level)
+            for level, multiplier in enumerate(shape.multipliers)
+        )
+        return 4 * 2 * 3 * shape.blocks * values
 
     def prepare(self, datamodule: DataModule) -> None:
         """Take the categories of the training images; draw one embedding for each."""
@@ -155,6 +159,16 @@ class SdasModule(AnomalyModule):
             keys = PoolKeys(n=self.sheet, strength=strength)
             target = folder / "samples" / f"s{strength:g}"
             make_pool(model, target, keys, seed=self.seed, say=_silent)
+
+
+def check_attention(keys: NetworkKeys, where: str) -> None:
+    """Raise UserError where attention is asked for at a level that the network does not have."""
+    factors = [2**level for level in range(len(adm_shape(keys.given).multipliers))]
+    if not set(keys.attention or ()) <= set(factors):
+        raise UserError(
+            f"{where}.attention={list(keys.attention or ())}: the levels' downsampling factors "
+            f"are {factors}"
+        )
 
 
 def _silent(line: str) -> None:

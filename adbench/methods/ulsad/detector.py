@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adbench.backbones.extractor import FeatureExtractor
+from adbench.config.typed import from_mapping
 from adbench.errors import UserError
 from adbench.methods.base import Detector, Prediction
-from adbench.methods.keys import section
+from adbench.methods.memory import built
 from adbench.methods.ulsad.attention import attention_weights, positions
 from adbench.methods.ulsad.autoencoder import GlobalAutoencoder
 from adbench.methods.ulsad.features import FeaturePooling
 from adbench.methods.ulsad.losses import distance_map
-from adbench.methods.ulsad.maps import blurred_upsample, normalised
+from adbench.methods.ulsad.maps import blurred_upsample, check_sigma, normalised
 from adbench.methods.ulsad.reconstruction import ReconstructionNetwork
 from adbench.methods.ulsad.settings import (
     AutoencoderKeys,
@@ -55,26 +56,42 @@ class UlsadDetector(Detector):
         map: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        built: Any = (
+        extractor: Any = (
             backbone if isinstance(backbone, nn.Module) else FeatureExtractor(**dict(backbone))
         )
-        if built.strides[0] != STRIDE:
+        if extractor.strides[0] != STRIDE:
             raise UserError(
-                f"model=ulsad compares features at stride {STRIDE}, layer {built.layers[0]} of "
-                f"backbone {built.name} has {built.strides[0]}; set backbone.layers=[layer2,layer3]"
+                f"model=ulsad compares features at stride {STRIDE}, layer "
+                f"{extractor.layers[0]} of "
+                f"backbone {extractor.name} has {extractor.strides[0]}; "
+                "set backbone.layers=[layer2,layer3]"
             )
-        self.backbone = built
+        self.backbone = extractor
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.loss = section(LossKeys, loss, "loss")
-        self.map = section(MapKeys, map, "map")
-        self.pooling = FeaturePooling(built.channels, channels)
-        self.frn = ReconstructionNetwork(channels, section(FrnKeys, frn, "frn"))
-        keys = section(AutoencoderKeys, autoencoder, "autoencoder")
-        self.autoencoder = GlobalAutoencoder(channels, keys) if self.loss.uses_autoencoder else None
+        self.loss = from_mapping(LossKeys, loss or {}, "model.loss")
+        self.map = from_mapping(MapKeys, map or {}, "model.map")
+        check_sigma(self.map.sigma, self.image_size)
+        self.pooling = FeaturePooling(extractor.channels, channels)
+        own = from_mapping(FrnKeys, frn or {}, "model.frn")
+        self.frn = built(
+            lambda: ReconstructionNetwork(channels, own),
+            "the reconstruction network",
+            "model.channels or model.frn.mid",
+        )
+        keys = from_mapping(AutoencoderKeys, autoencoder or {}, "model.autoencoder")
+        self.autoencoder = (
+            built(
+                lambda: GlobalAutoencoder(channels, keys),
+                "the global autoencoder",
+                "model.autoencoder.wide or model.channels",
+            )
+            if self.loss.uses_autoencoder
+            else None
+        )
         # Per branch (local, global): q_alpha, q_beta. Until calibrated, maps pass unchanged.
         self.register_buffer("quantile", torch.tensor([[0.0, 0.1], [0.0, 0.1]]))
         self.config = {
-            "backbone": built.config,
+            "backbone": extractor.config,
             "image_size": list(self.image_size),
             "channels": channels,
             "frn": dict(frn or {}),

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.errors import UserError
+
 TARGET = 0.1
 _TRUNCATE = 4.0
 
@@ -23,6 +25,15 @@ def blurred_upsample(maps: Tensor, size: tuple[int, int], sigma: float) -> Tenso
     rows = _matrix(int(maps.shape[-2]), size[0], sigma).to(maps)
     columns = _matrix(int(maps.shape[-1]), size[1], sigma).to(maps)
     return rows @ (maps @ columns.mT)
+
+
+def check_sigma(sigma: float, size: tuple[int, int]) -> None:
+    """Raise UserError where the Gaussian's mirrored border would reach beyond the map."""
+    if int(_TRUNCATE * sigma + 0.5) >= min(size):
+        raise UserError(
+            f"model.map.sigma={sigma:g}: a Gaussian cut at {_TRUNCATE:g} sigma must be smaller "
+            f"than the map's {min(size)} px; set it below {min(size) / _TRUNCATE:g}"
+        )
 
 
 @lru_cache(maxsize=32)

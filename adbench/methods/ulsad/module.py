@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from torch import Tensor
 
 from adbench.backbones.extractor import FeatureExtractor
 from adbench.backbones.feature_cache import FeatureCache
+from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
-from adbench.errors import UserError, nearest
+from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
-from adbench.methods.keys import section
-from adbench.methods.ulsad.attention import KERNELS, attended, attention_peak
+from adbench.methods.memory import training_bytes
+from adbench.methods.records import plain_values
+from adbench.methods.ulsad.attention import attended, attention_peak
 from adbench.methods.ulsad.autoencoder import MULTIPLE, SMALLEST
 from adbench.methods.ulsad.detector import UlsadDetector
 from adbench.methods.ulsad.losses import (
@@ -28,10 +30,7 @@ from adbench.methods.ulsad.losses import (
     total,
 )
 from adbench.methods.ulsad.maps import quantiles
-from adbench.methods.ulsad.settings import (
-    CacheKeys,
-    LossKeys,
-)
+from adbench.methods.ulsad.settings import LossKeys, UlsadKeys
 from adbench.synthesis.base import Synthesizer
 
 SMALLEST_BATCH = 4  # the bottleneck's batch statistics rest on one value per image
@@ -47,11 +46,7 @@ class UlsadModule(AnomalyModule):
         synthesis: not used; accepted because every module receives it.
         image_size: working (height, width), multiples of 32 from 256.
         seed: fixes weights and draws.
-        channels: c, width of the pooled feature map.
-        frn, autoencoder, loss, map, cache: sections of conf/model/ulsad.yaml.
-        attention_kernel: ``plain`` or ``fused``.
-        learning_rate, weight_decay: of Adam; the decay is added to the gradient.
-        channels_last: memory layout of both networks.
+        keys: those of ``UlsadKeys``.
     """
 
     detector: UlsadDetector
@@ -63,31 +58,18 @@ class UlsadModule(AnomalyModule):
         synthesis: Synthesizer | None,
         image_size: Sequence[int],
         seed: int,
-        channels: int = 384,
-        frn: Mapping[str, Any] | None = None,
-        autoencoder: Mapping[str, Any] | None = None,
-        loss: Mapping[str, Any] | None = None,
-        map: Mapping[str, Any] | None = None,
-        cache: Mapping[str, Any] | None = None,
-        attention_kernel: str = "plain",
-        learning_rate: float = 2e-4,
-        weight_decay: float = 2e-5,
-        channels_last: bool = False,
+        **keys: Any,
     ) -> None:
         super().__init__()
+        own = from_mapping(UlsadKeys, keys, "model")
         if backbone is None:
             raise UserError("model=ulsad reconstructs features: set backbone=bundled")
-        if attention_kernel not in KERNELS:
-            hint = nearest(attention_kernel, KERNELS)
-            raise UserError(
-                f"model.attention_kernel={attention_kernel}: choose {', '.join(KERNELS)}{hint}"
-            )
-        self.seed, self.kernel = seed, attention_kernel
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.cache_keys = section(CacheKeys, cache, "cache")
-        sections = {"frn": frn, "autoencoder": autoencoder, "loss": loss, "map": map}
-        self.detector = UlsadDetector(backbone, image_size, channels, **sections)
-        if channels_last:
+        self.seed, self.kernel = seed, own.attention_kernel
+        self.learning_rate, self.weight_decay = own.learning_rate, own.weight_decay
+        self.cache_keys = own.cache
+        sections = {n: plain_values(getattr(own, n)) for n in ("frn", "autoencoder", "loss", "map")}
+        self.detector = UlsadDetector(backbone, image_size, own.channels, **sections)
+        if own.channels_last:
             for part in (self.detector.frn, self.detector.autoencoder):
                 if part is not None:
                     part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -107,8 +89,19 @@ class UlsadModule(AnomalyModule):
             min_size=SMALLEST,
             min_batch=SMALLEST_BATCH,
             uses_held_out=True,
-            memory_bytes=self._cache_bytes(train_images),
+            memory_bytes=self._cache_bytes(train_images)
+            + training_bytes(self.detector.frn, self.detector.autoencoder)
+            + self._step_bytes,
         )
+
+    @property
+    def _step_bytes(self) -> int:
+        """Bytes of a step for a batch of one image: maps of both networks, attention weights."""
+        height, width = self.detector.image_size
+        positions = height * width // 64
+        maps = 8 * self.detector.pooling.channels * positions
+        attended = self.loss_keys.global_term == "attention" and self.kernel == "plain"
+        return 4 * (maps + (3 * positions**2 if attended else 0))
 
     def _cache_bytes(self, images: int) -> int:
         keys, pooling = self.cache_keys, self.detector.pooling

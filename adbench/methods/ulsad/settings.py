@@ -1,34 +1,31 @@
-"""The sections of conf/model/ulsad.yaml as frozen records that refuse unknown keys."""
+"""The keys of conf/model/ulsad.yaml, their types, ranges and defaults."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from adbench.config.typed import Bytes, NonNegative, Rate, Share, Width, Within
 from adbench.errors import UserError
-from adbench.methods.keys import chosen
 
-
-def _share(value: float, key: str) -> None:
-    if not 0 <= value <= 1:
-        raise UserError(f"model.{key}={value}: a number in [0, 1] is expected")
+Activation = Literal["relu", "none"]
+Kernel = Literal["plain", "fused"]
+Weight = Annotated[float, Within(0, 1e6)]
+"""How much a cosine distance weighs beside the squared one."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrnKeys:
     """Feature reconstruction network (Table 4)."""
 
-    mid: int | None = None
-    out_act: str = "relu"
-    conv3_act: str = "none"
-    activation: str = "relu"
-    order: str = "conv_bn_act"
+    mid: Annotated[int, Within(4, 65536)] | None = None
+    out_act: Activation = "relu"
+    conv3_act: Activation = "none"
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    order: Literal["conv_bn_act", "conv_act_bn"] = "conv_bn_act"
 
     def __post_init__(self) -> None:
-        chosen(self.out_act, ("relu", "none"), "frn.out_act")
-        chosen(self.conv3_act, ("relu", "none"), "frn.conv3_act")
-        chosen(self.activation, ("relu", "leaky_relu"), "frn.activation")
-        chosen(self.order, ("conv_bn_act", "conv_act_bn"), "frn.order")
-        if self.mid is not None and (self.mid < 4 or self.mid % 4):
+        if self.mid is not None and self.mid % 4:
             raise UserError(f"model.frn.mid={self.mid}: a positive multiple of 4 is expected")
 
 
@@ -36,14 +33,11 @@ class FrnKeys:
 class AutoencoderKeys:
     """Global autoencoder (Table 5)."""
 
-    narrow: int = 32
-    wide: int = 64
-    last_act: str = "none"
+    narrow: Width = 32
+    wide: Width = 64
+    last_act: Activation = "none"
     affine: bool = False
-    eps: float = 1e-4
-
-    def __post_init__(self) -> None:
-        chosen(self.last_act, ("relu", "none"), "autoencoder.last_act")
+    eps: Annotated[float, Within(0, 1, above=True)] = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +45,14 @@ class LossKeys:
     """Which terms are summed and how much the cosine distance weighs in each (Tables 3, 21)."""
 
     local: bool = True
-    global_term: str = "attention"
+    global_term: Literal["none", "attention", "direct"] = "attention"
     local_global: bool = True
-    lambda_l: float = 0.5
-    lambda_g: float = 0.5
-    lambda_a: float | None = None
+    lambda_l: Weight = 0.5
+    lambda_g: Weight = 0.5
+    lambda_a: Weight | None = None
     detach: bool = False
 
     def __post_init__(self) -> None:
-        chosen(self.global_term, ("none", "attention", "direct"), "loss.global_term")
         if self.local_global and self.global_term == "none":
             raise UserError(
                 "model.loss.local_global=true with global_term=none: nothing ties the autoencoder "
@@ -86,17 +79,13 @@ class LossKeys:
 class MapKeys:
     """Quantile normalisation (Eq. 9) and smoothing."""
 
-    alpha: float = 0.9
-    beta: float = 0.995
-    sigma: float = 4.0
+    alpha: Share = 0.9
+    beta: Share = 0.995
+    sigma: Annotated[float, Within(0, 256)] = 4.0
 
     def __post_init__(self) -> None:
-        _share(self.alpha, "map.alpha")
-        _share(self.beta, "map.beta")
         if self.alpha >= self.beta:
             raise UserError(f"model.map.alpha={self.alpha} must be below map.beta={self.beta}")
-        if self.sigma < 0:
-            raise UserError(f"model.map.sigma={self.sigma}: pixels, 0 for none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +94,32 @@ class CacheKeys:
 
     features: bool = True
     attention: bool = True
-    dtype: str = "float16"
-    max_memory: int = 4 << 30
+    dtype: Literal["float16", "float32"] = "float16"
+    max_memory: Bytes = 4 << 30
 
     def __post_init__(self) -> None:
-        chosen(self.dtype, ("float16", "float32"), "cache.dtype")
         if self.attention and not self.features:
             raise UserError("model.cache.attention=true needs model.cache.features=true")
+
+
+@dataclass(frozen=True, slots=True)
+class UlsadKeys:
+    """conf/model/ulsad.yaml, section ``model``.
+
+    Attributes:
+        channels: c, width of the pooled feature map.
+        attention_kernel: ``plain``, or ``fused``: no weights of all pairs are kept.
+        learning_rate, weight_decay: of Adam; the decay is added to the gradient.
+        channels_last: memory layout of both networks.
+    """
+
+    channels: Width = 384
+    frn: FrnKeys = FrnKeys()
+    autoencoder: AutoencoderKeys = AutoencoderKeys()
+    loss: LossKeys = LossKeys()
+    map: MapKeys = MapKeys()
+    cache: CacheKeys = CacheKeys()
+    attention_kernel: Kernel = "plain"
+    learning_rate: Rate = 2e-4
+    weight_decay: NonNegative = 2e-5
+    channels_last: bool = False

@@ -145,7 +145,7 @@ def test_detector_keeps_its_promises(backbone, datamodule, tmp_path, sigma):
     ("keys", "text"),
     [
         ({"patch": 5, "stride": 4}, "stride plus an even"),
-        ({"variance": 1.5}, "share in"),
+        ({"variance": 1.5}, r"model\.variance=1\.5: a number in \(0, 1\)"),
         ({"cache": {"feature": True}}, "did you mean 'features'"),
     ],
 )

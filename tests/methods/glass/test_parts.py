@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from adbench.config.typed import from_mapping
 from adbench.errors import UserError
 from adbench.methods.glass.centre import feature_mean
 from adbench.methods.glass.hypothesis import bright_points, judge, mean_image, write_verdict
@@ -15,7 +16,6 @@ from adbench.methods.glass.settings import (
     GasKeys,
     LossKeys,
 )
-from adbench.methods.keys import section
 
 
 @pytest.mark.shared
@@ -113,10 +113,10 @@ def test_centre_is_the_adapted_mean_whatever_the_batches(small):
 
 def test_unknown_and_impossible_keys_are_refused():
     with pytest.raises(UserError, match="did you mean 'step_size'"):
-        section(GasKeys, {"stepsize": 1}, "gas")
+        from_mapping(GasKeys, {"stepsize": 1}, "model.gas")
     with pytest.raises(UserError, match="r1 <= r2"):
         GasKeys(r1=2.0)
     with pytest.raises(UserError, match="choose one of focal, bce"):
-        LossKeys(las="dice")
+        from_mapping(LossKeys, {"las": "dice"}, "model.loss")
     with pytest.raises(UserError, match=r"model\.loss\.weight=0"):
-        LossKeys(weight=0)
+        from_mapping(LossKeys, {"weight": 0}, "model.loss")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from adbench.config.typed import from_mapping
 from adbench.errors import UserError
-from adbench.methods.keys import section
 from adbench.methods.realnet.detector import image_score
 from adbench.methods.realnet.discriminator import Discriminator
 from adbench.methods.realnet.losses import reconstruction_loss, segmentation_loss
@@ -78,9 +78,9 @@ def test_image_score_of_a_square_and_of_a_pixel():
 
 def test_unknown_key_is_refused_with_the_nearest():
     with pytest.raises(UserError, match=r"model.rrs; did you mean 'ratio'"):
-        section(RrsKeys, {"ratoi": 0.5}, "rrs")
+        from_mapping(RrsKeys, {"ratoi": 0.5}, "model.rrs")
     with pytest.raises(UserError, match=r"rrs.mode=avg"):
-        RrsKeys(mode="avg")
+        from_mapping(RrsKeys, {"mode": "avg"}, "model.rrs")
 
 
 def test_papers_share_of_residuals():

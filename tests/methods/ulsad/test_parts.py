@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from adbench.backbones.feature_cache import FeatureCache
+from adbench.config.typed import from_mapping
 from adbench.errors import UserError
-from adbench.methods.keys import section
 from adbench.methods.ulsad.attention import attended, attention_peak
 from adbench.methods.ulsad.autoencoder import GlobalAutoencoder
 from adbench.methods.ulsad.features import FeaturePooling, pool_channels
@@ -261,4 +261,4 @@ def test_feature_cache_counts_its_images():
 )
 def test_wrong_keys_are_named(kind, values, text):
     with pytest.raises(UserError, match=text):
-        section(kind, values, "loss")
+        from_mapping(kind, values, "model.loss")
