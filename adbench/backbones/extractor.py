@@ -23,7 +23,7 @@ class FeatureExtractor(nn.Module):
     Args:
         name: ``bundled``, or a timm model name with its tag (``wide_resnet50_2.tv_in1k``).
         layers: names as timm's feature info gives them (``layer2``, ``blocks.5``) or indices
-            into that list, in the order in which maps are returned.
+            into that list, in the order in which maps are returned; each once.
         mean, std: per channel, for images in 0..1; None takes those the weights were trained with.
         exposure: mean grey in 0..1 that every image is multiplied to before the network sees it,
             so that a brighter picture of the same part has the same features; None leaves it.
@@ -32,6 +32,9 @@ class FeatureExtractor(nn.Module):
         channels, strides: of every returned map.
         config: keyword arguments that rebuild the architecture with untrained values.
         record: name, source, path and sha256 of the weights, for run.json.
+
+    Raises:
+        UserError: no such network, tag or layer, or one whose maps timm cannot give.
 
     The constructor reads no weights: ``build_backbone`` does.
     """
@@ -45,6 +48,8 @@ class FeatureExtractor(nn.Module):
         exposure: float | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(layers, str) or not isinstance(layers, Sequence):
+            raise UserError(f"backbone.layers={layers}: a list is expected, e.g. [{layers}]")
         if not layers:
             raise UserError(f"backbone {name}: no layer to read; set backbone.layers")
         if exposure is not None and not 0 < exposure <= 1:
@@ -55,6 +60,9 @@ class FeatureExtractor(nn.Module):
         self.name = name
         known = _known_layers(name)
         self.layers = [_layer_name(name, known, layer) for layer in layers]
+        for layer in self.layers:
+            if self.layers.count(layer) > 1:
+                raise UserError(f"backbone {name}: layer '{layer}' is named more than once")
         self.channels = [known[layer][0] for layer in self.layers]
         self.strides = [known[layer][1] for layer in self.layers]
         wanted = sorted({list(known).index(layer) for layer in self.layers})
@@ -62,6 +70,7 @@ class FeatureExtractor(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # untrained values are the same in every process
             self.network, own = _created(name, list(known), wanted)
+        self._channels_last = getattr(self.network, "output_fmt", None) == "NHWC"  # Swin
         mean, std = list(mean or own[0]), list(std or own[1])
         self.mean: Tensor
         self.std: Tensor
@@ -94,7 +103,15 @@ class FeatureExtractor(nn.Module):
         below, right = (-side % self._patch for side in image.shape[-2:])
         if below or right:
             image = functional.pad(image, (0, right, 0, below), mode="replicate")
-        maps = self.network(image)
+        try:
+            maps = self.network(image)
+        except AssertionError as error:  # how timm's networks of one fixed size say so
+            raise UserError(
+                f"backbone {self.name}: {error}; set dataset.image_size to that size, or take "
+                "another backbone"
+            ) from error
+        if self._channels_last:
+            maps = [found.permute(0, 3, 1, 2).contiguous() for found in maps]
         return [maps[position] for position in self._positions]
 
     def train(self, mode: bool = True) -> Self:
@@ -113,20 +130,35 @@ def _known_layers(name: str) -> dict[str, tuple[int, int]]:
         return dict(zip(names, zip(CHANNELS, STRIDES, strict=True), strict=True))
     import timm
 
-    if not timm.is_model(name.split(".")[0]):
+    if not timm.is_model(name.split(".")[0]) or name.endswith("."):
         near = nearest(name.split(".")[0], [BUNDLED, *timm.list_models()])
         raise UserError(f"no backbone '{name}' in timm{near}")
-    with torch.device("meta"):
-        features = timm.create_model(name, pretrained=False, features_only=True)
+    try:
+        with torch.device("meta"):
+            features = timm.create_model(name, pretrained=False, features_only=True)
+    except Exception as error:  # timm raises what it likes on tags and networks without features
+        raise UserError(_why_not(name, error)) from error
     info: list[dict[str, Any]] = features.feature_info.info  # type: ignore[union-attr, assignment]
     return {entry["module"]: (entry["num_chs"], entry["reduction"]) for entry in info}
+
+
+def _why_not(name: str, error: Exception) -> str:
+    import timm
+
+    base, _, tag = name.partition(".")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
+    if "." in name and tag not in tags:
+        listed = f" (known: {', '.join(tags[:6])})" if tags else ""
+        return f"backbone {base} has no weights under the tag '{tag}'{nearest(tag, tags)}{listed}"
+    why = str(error).partition("\n")[0][:150]
+    return f"backbone {name}: timm cannot give its layers' maps ({why}); take another"
 
 
 def _layer_name(name: str, known: dict[str, tuple[int, int]], layer: str | int) -> str:
     names = list(known)
     if isinstance(layer, str) and layer in known:
         return layer
-    if isinstance(layer, int) and -len(names) <= layer < len(names):
+    if isinstance(layer, int) and not isinstance(layer, bool) and -len(names) <= layer < len(names):
         return names[layer]
     hint = nearest(str(layer), names)
     raise UserError(f"backbone {name} has no layer '{layer}'{hint} (layers: {', '.join(names)})")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from adbench.backbones.extractor import BUNDLED, FeatureExtractor
-from adbench.errors import UserError
+from adbench.errors import UserError, nearest
 
 BUNDLED_FILE = "bundled.safetensors"
+RANDOM = "random"
 _PREFIXES = ("module.", "model.", "backbone.", "network.")
 
 
@@ -38,11 +41,11 @@ def build_backbone(
             read; or weights that neither the cache nor the hub gives.
     """
     extractor = FeatureExtractor(name, layers, exposure=exposure)
-    if weights == "random":
+    if weights == RANDOM:
         extractor.record = {"name": name, "source": "random", "path": None, "sha256": None}
         return extractor
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = regular_file(weights, "backbone.weights")
         return _with_file(extractor, path, source=f"file {path}")
     if name == BUNDLED:
         path = Path(str(resources.files("adbench.backbones") / BUNDLED_FILE))
@@ -63,33 +66,73 @@ def _with_file(extractor: FeatureExtractor, path: Path, source: str) -> FeatureE
 
 def sha256(path: Path) -> str:
     """Return the file's SHA-256 in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def regular_file(path: str | Path, key: str) -> Path:
+    """Return the path of a file of weights with ``~`` resolved.
+
+    Only regular files pass: a device or a pipe would be read for ever.
+
+    Args:
+        key: dotted name of the key that gave the path, for messages.
+
+    Raises:
+        UserError: it is missing, empty, a folder or anything else that is no file.
+    """
+    found = Path(path).expanduser() if str(path) else Path()
+    where = f"{key}={path}"
+    if found.is_dir():
+        raise UserError(f"{where} is a folder; a file of weights is expected")
+    if not found.exists():
+        there = found.parent.iterdir() if found.parent.is_dir() else ()
+        near = nearest(found.name, [item.name for item in there])
+        raise UserError(f"{where} does not exist{near}")
+    if not found.is_file():
+        raise UserError(f"{where} is no regular file; a file of weights is expected")
+    if found.stat().st_size == 0:
+        raise UserError(f"{where} is empty; a file of weights is expected")
+    return found
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file or a torch checkpoint, float32.
 
+    Nothing in the file is run: pickled objects other than plain tensors are refused.
+
     Raises:
         UserError: the file is missing, broken, or holds more than plain tensors.
     """
-    if not path.is_file():
-        raise UserError(f"weights file {path} does not exist")
+    path = regular_file(path, "weights")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found: Mapping[str, Any] = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        found = _loaded(path)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} cannot be read as weights: it is broken, or holds objects whose loading "
+            "would run code; store its state_dict alone"
+        ) from error
     except Exception as error:  # readers raise what they like on a broken file
-        raise UserError(f"{path} cannot be read as weights: {error}") from error
+        why = str(error).partition("\n")[0][:200]
+        raise UserError(f"{path} cannot be read as weights: {why}") from error
     for key in ("state_dict", "model", "state_dict_ema"):
-        if isinstance(found.get(key), Mapping):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    plain = found.items() if isinstance(found, Mapping) else ()
+    tensors = {str(name): value for name, value in plain if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{path} holds no tensors")
     return {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}
+
+
+def _loaded(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, on formats it is about to give up
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_covering(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
@@ -114,7 +157,11 @@ def load_covering(network: nn.Module, tensors: Mapping[str, Tensor], origin: str
             f"{origin}: {name} has shape {tuple(named[name].shape)}, the network needs "
             f"{tuple(needed[name].shape)}: the file belongs to another network"
         )
-    network.load_state_dict({n: named.get(n, needed[n]) for n in needed})
+    state = {n: named.get(n, needed[n]) for n in needed}
+    broken = [n for n in needed if not state[n].isfinite().all()]
+    if broken:
+        raise UserError(f"{origin}: {broken[0]} has values that are not finite: the file is broken")
+    network.load_state_dict(state)
 
 
 def _renamed(tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -177,9 +224,9 @@ def _hub_file(repository: str, name: str) -> Path:
     except Exception as error:  # network, proxy and hub errors share no base class
         raise UserError(
             f"weights of {name} are neither in the hub cache nor does the hub answer "
-            f"({type(error).__name__}). Four ways out: backbone.weights=PATH to a file; a network "
-            "connection, once; backbone=bundled (ships with adbench); backbone.weights=random "
-            "(marked in every table)"
+            f"({type(error).__name__}). Ways out: backbone=bundled (ships with adbench), or a "
+            "preset that needs no download, experiment=MODEL_cpu; backbone.weights=PATH to a "
+            "file; a network connection, once; backbone.weights=random (marked in every table)"
         ) from error
 
 

@@ -9,7 +9,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adbench.diffusion.adm import CHANNELS, AdmShape
+from adbench.diffusion.adm import CHANNELS, AdmShape, unet_config
 from adbench.diffusion.sampling import Guidance
 from adbench.diffusion.schedule import Schedule, noised
 
@@ -23,7 +23,7 @@ class NoisyClassifier(nn.Module):
 
     def __init__(self, shape: AdmShape, classes: int) -> None:
         super().__init__()
-        config: dict[str, Any] = shape.unet_config(CHANNELS, CHANNELS)
+        config: dict[str, Any] = unet_config(shape, CHANNELS, CHANNELS)
         unet: Any = UNet2DModel(**{**config, "class_embed_type": None})
         self.time_proj, self.time_embedding = unet.time_proj, unet.time_embedding
         self.conv_in, self.down, self.mid = unet.conv_in, unet.down_blocks, unet.mid_block

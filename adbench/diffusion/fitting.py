@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,49 +12,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.backbones.weights import regular_file
 from adbench.diffusion.adm import AdmNetwork
 from adbench.diffusion.classifier import classifier_loss
 from adbench.diffusion.ema import update_average
 from adbench.diffusion.hybrid import HybridLoss, drawn_terms
 from adbench.diffusion.model import SdasModel, load_model, save_model
 from adbench.diffusion.openai import load_openai
-from adbench.diffusion.pool import PoolKeys, make_pool
+from adbench.diffusion.pool import make_pool
+from adbench.diffusion.settings import FitKeys, PoolKeys
+from adbench.errors import UserError
 from adbench.runs.files import write_beside
 from adbench.runs.stages import Stage, StageContext
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
 
-
-@dataclass(frozen=True, slots=True)
-class FitKeys:
-    """How an SDAS model is trained inside another method's run.
-
-    Attributes:
-        network: keys of the ADM shape.
-        classifier: keys of the classifier's shape; None trains none.
-        size: side of its square images in pixels.
-        steps: optimiser steps.
-        batch_size: images a step.
-        learning_rate: of Adam.
-        decay: of the weights' moving average.
-        gamma: weight of the variational bound.
-        clip: largest norm of a gradient.
-        weights: checkpoint in OpenAI's format to start from.
-        save_every: steps between checkpoints.
-    """
-
-    network: Mapping[str, Any] = field(default_factory=dict)
-    classifier: Mapping[str, Any] | None = None
-    size: int = 64
-    steps: int = 4000
-    batch_size: int = 16
-    learning_rate: float = 3e-4
-    decay: float = 0.999
-    gamma: float = 0.001
-    clip: float = 1.0
-    weights: str | None = None
-    save_every: int = 500
+__all__ = ["FitKeys", "fit_model", "resized", "sdas_stages", "training_loss"]
 
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -91,7 +65,8 @@ def new_model(keys: FitKeys, classes: list[str], seed: int) -> tuple[SdasModel, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         size = (keys.size, keys.size)
-        model = SdasModel(keys.network, classes, size, keys.classifier)
+        guide = None if keys.classifier is None else keys.classifier.given()
+        model = SdasModel(keys.network.given(), classes, size, guide)
         if keys.weights is not None:
             load_openai(model.network, Path(keys.weights))
         live = AdmNetwork(model.network.shape, len(classes))
@@ -170,11 +145,16 @@ def _restored(
 ) -> int:
     if not file.is_file():
         return 0
-    document = torch.load(file, map_location="cpu", weights_only=True)
-    model.load_state_dict(document["model"])
-    live.load_state_dict(document["live"])
-    optimizer.load_state_dict(document["optimizer"])
-    return int(document["step"])
+    try:
+        document = torch.load(file, map_location="cpu", weights_only=True)
+        model.load_state_dict(document["model"])
+        live.load_state_dict(document["live"])
+        optimizer.load_state_dict(document["optimizer"])
+        return int(document["step"])
+    except Exception as error:  # readers raise what they like on a damaged file
+        raise UserError(
+            f"{file} cannot be read as a checkpoint of this training: remove it to begin again"
+        ) from error
 
 
 def sdas_stages(fit: FitKeys, pool: PoolKeys, *, seed: int, device: str = "cpu") -> list[Stage]:
@@ -203,8 +183,8 @@ def sdas_stages(fit: FitKeys, pool: PoolKeys, *, seed: int, device: str = "cpu")
         for item in sorted(made.iterdir()):
             item.rename(context.folder / item.name)
 
-    files = (Path(fit.weights),) if fit.weights else ()
+    files = (regular_file(fit.weights, "synthesis.fit.weights"),) if fit.weights else ()
     return [
-        Stage("sdas", train, {**asdict(fit), "seed": seed}, files=files),
+        Stage("sdas", train, {**fit.document, "seed": seed}, files=files),
         Stage("pool", draw, {**asdict(pool), "seed": seed}, inputs=("sdas",)),
     ]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from adbench.diffusion.adm import AdmNetwork, adm_shape, with_classes
 from adbench.diffusion.classifier import NoisyClassifier, classifier_guidance
-from adbench.diffusion.sampling import Form, Variance, sampled
+from adbench.diffusion.sampling import sampled
 from adbench.diffusion.schedule import linear_schedule, respaced
+from adbench.diffusion.settings import Form, Variance
 from adbench.errors import UserError, nearest
 from adbench.runs.files import read_json, write_beside, write_json
 
@@ -150,10 +151,15 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> SdasModel:
     """Return the model that ``save_model`` wrote, in eval mode.
 
     Raises:
-        UserError: there is none in ``folder``.
+        UserError: there is none in ``folder``, or its files are damaged.
     """
     if not (folder / "sdas.json").is_file():
         raise UserError(f"no SDAS model in {folder}: sdas.json is missing")
-    model = SdasModel(**read_json(folder / "sdas.json"))
-    model.load_state_dict(load_file(folder / "sdas.safetensors"))
+    try:
+        model = SdasModel(**read_json(folder / "sdas.json"))
+        model.load_state_dict(load_file(folder / "sdas.safetensors"))
+    except Exception as error:  # readers raise what they like on a damaged file
+        raise UserError(
+            f"the SDAS model in {folder} cannot be read ({error}): train it again, force=sdas"
+        ) from error
     return model.to(device).eval()

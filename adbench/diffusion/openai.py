@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from adbench.backbones.weights import read_tensors
 from adbench.diffusion.adm import AdmNetwork, AdmShape
 from adbench.errors import UserError
 
@@ -133,9 +134,10 @@ def load_openai(network: AdmNetwork, path: Path) -> None:
     Raises:
         UserError: the file is missing, or fits another shape of network.
     """
-    if not path.is_file():
-        raise UserError(f"weights: {path} does not exist")
-    state = from_openai(_read(path), network.shape)
+    try:
+        state = from_openai(read_tensors(path), network.shape)
+    except (RuntimeError, IndexError) as error:  # tensors that cannot be divided into heads
+        raise UserError(f"weights: {path} fits another network ({error})") from error
     own = network.state_dict()
     label = "label_embedding.weight"
     if label not in state or state[label].shape != own[label].shape:
@@ -145,12 +147,3 @@ def load_openai(network: AdmNetwork, path: Path) -> None:
     if wrong:
         raise UserError(f"weights: {path} fits another network (first misfit: {wrong[0]})")
     network.load_state_dict(state)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return loaded

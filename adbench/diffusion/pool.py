@@ -15,54 +15,12 @@ import torch
 from torch import Tensor
 
 from adbench.diffusion.model import SdasModel
-from adbench.diffusion.sampling import Form, Variance
+from adbench.diffusion.settings import PoolKeys
 from adbench.errors import UserError
-from adbench.runs.files import write_beside, write_json, write_text
+from adbench.runs.files import read_json, write_beside, write_json, write_text
 
+__all__ = ["PoolKeys", "make_pool", "planned_images"]
 MANIFEST = "manifest.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class PoolKeys:
-    """How a pool is drawn.
-
-    Attributes:
-        n: images a category.
-        strength: s of every image, or (low, high) of its uniform draw per image.
-        steps: reverse steps.
-        form: ``ancestral`` or ``ddim``.
-        variance: which Sigma perturbs the DDIM form: ``learned``, ``beta`` or ``posterior``.
-        guidance_scale: pull of the classifier; 0 goes without.
-        batch_size: images drawn at once; does not change what is drawn.
-    """
-
-    n: int = 1000
-    strength: float | tuple[float, float] = (0.1, 0.2)
-    steps: int = 20
-    form: Form = "ancestral"
-    variance: Variance = "learned"
-    guidance_scale: float = 0.0
-    batch_size: int = 16
-
-    def __post_init__(self) -> None:
-        if self.form not in ("ancestral", "ddim"):
-            raise UserError(f"form={self.form}: choose ancestral or ddim")
-        if self.variance not in ("learned", "beta", "posterior"):
-            raise UserError(f"variance={self.variance}: choose learned, beta or posterior")
-        if self.n < 1 or self.batch_size < 1:
-            raise UserError(f"n={self.n}, batch_size={self.batch_size}: positive numbers expected")
-        low, high = self.bounds
-        if not 0 <= low <= high:
-            raise UserError(f"strength={self.strength}: s or [low, high] with 0 <= low <= high")
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """(low, high) of s."""
-        if isinstance(self.strength, int | float):
-            return float(self.strength), float(self.strength)
-        if len(self.strength) != 2:
-            raise UserError(f"strength={self.strength}: s or [low, high] is expected")
-        return float(self.strength[0]), float(self.strength[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +106,14 @@ def _claim(folder: Path, request: dict[str, Any]) -> None:
     wanted = json.loads(json.dumps(request))
     ignored = "batch_size"
     if card.is_file():
-        found = json.loads(card.read_text(encoding="utf-8"))
-        if {**found, ignored: 0} != {**wanted, ignored: 0}:
+        try:
+            found = {**read_json(card), ignored: 0}
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{card} cannot be read: choose another folder") from error
+        if found != {**wanted, ignored: 0}:
             raise UserError(f"{folder} holds a pool of another request: choose another folder")
+    elif folder.is_dir() and any(item.name != ".lock" for item in folder.iterdir()):
+        raise UserError(f"{folder} is not empty and no pool: choose another folder")
     write_json(card, wanted)
 
 
@@ -168,6 +131,11 @@ def _drawn(
         variance=keys.variance,
         guidance_scale=keys.guidance_scale,
     )
+    if not drawn.isfinite().all():
+        raise UserError(
+            "the SDAS model draws pictures that are not finite: its training diverged (lower the "
+            "learning rate), or synthesis.guidance_scale is too large"
+        )
     return [_pixels(image, size) for image in drawn.cpu()]
 
 

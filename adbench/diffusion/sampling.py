@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,8 @@ from adbench.diffusion.schedule import (
     log_variance,
     posterior_mean,
 )
+from adbench.diffusion.settings import Form, Variance
 
-Form = Literal["ancestral", "ddim"]
-Variance = Literal["learned", "beta", "posterior"]
 Guidance = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 

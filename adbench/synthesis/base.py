@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Generator, Tensor
 
@@ -55,6 +55,11 @@ class Synthesizer(ABC):
                 normal images); None lets the synthesizer draw its own.
             generator: on the image's device; equal states give equal results.
         """
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the anomalies are made of, in plain values for run.json; {}: the image itself."""
+        return {}
 
     def prepare(self, datamodule: DataModule) -> None:
         """Compute what depends on the training images: foregrounds, texture banks."""

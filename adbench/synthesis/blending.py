@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
@@ -13,6 +13,7 @@ from adbench.errors import UserError
 from adbench.synthesis.base import Synthesizer, Synthetic
 from adbench.synthesis.foreground import ForegroundBank
 from adbench.synthesis.perlin import perlin_masks, uniform
+from adbench.synthesis.settings import ForegroundSynthesizerKeys, PerlinKeys
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
@@ -53,6 +54,9 @@ def nonempty_masks(
         generator: whose device the masks lie on.
         grid: "nothing" is judged after max-pooling by this many pixels.
         tries: draws after which an empty mask stays empty.
+
+    Raises:
+        UserError: the grid is larger than the masks.
     """
     found: Tensor | None = None
     if foreground is not None:
@@ -64,6 +68,9 @@ def nonempty_masks(
             mask &= foreground[empty, 0]
         found = mask if found is None else found.index_copy_(0, empty, mask)
         height, width = (side // grid * grid for side in mask.shape[-2:])
+        if not height or not width:
+            shape = f"{mask.shape[-2]}x{mask.shape[-1]}"
+            raise UserError(f"synthesis.grid={grid}: larger than the images of {shape} pixels")
         empty = empty[~mask[:, :height, :width].flatten(1).any(1)]
         if not len(empty):
             break
@@ -71,26 +78,12 @@ def nonempty_masks(
     return found
 
 
-def opacity_range(name: str, bounds: Sequence[float]) -> tuple[float, float]:
-    """Return (low, high) of a key.
-
-    Raises:
-        UserError: not two numbers with 0 <= low <= high <= 1.
-    """
-    values = tuple(float(value) for value in bounds)
-    if len(values) != 2 or not 0 <= values[0] <= values[1] <= 1:
-        raise UserError(f"synthesis.{name}={list(bounds)}: [low, high] within 0..1 is expected")
-    return values[0], values[1]
-
-
 class ForegroundSynthesizer(Synthesizer):
     """A synthesizer with a foreground bank and a share of images that stay normal."""
 
-    def __init__(self, foreground: Mapping[str, Any] | None, probability: float) -> None:
-        if not 0 <= probability <= 1:
-            raise UserError(f"synthesis.probability={probability}: a share in 0..1 is expected")
-        self.foreground = ForegroundBank(**dict(foreground or {}))
-        self.probability = probability
+    def __init__(self, keys: ForegroundSynthesizerKeys) -> None:
+        self.foreground = ForegroundBank(keys.foreground)
+        self.probability = keys.probability
 
     def prepare(self, datamodule: DataModule) -> None:
         self.foreground.prepare(datamodule)
@@ -106,33 +99,12 @@ class ForegroundSynthesizer(Synthesizer):
 
 
 class PerlinBlend(ForegroundSynthesizer):
-    """Blends a source into the image under one Perlin mask (papers/002, Sec. 3.2).
+    """Blends a source into the image under one Perlin mask (papers/002, Sec. 3.2)."""
 
-    Args:
-        foreground: keys of the foreground bank; none by default.
-        threshold: on the Perlin noise.
-        exponents: lowest and highest power of two of the noise's frequencies.
-        opacity: bounds of the uniform opacity of the source.
-        probability: share of images that get an anomaly at all.
-        tries: masks drawn at most until one is not empty.
-        truncate: composites keep to 256 levels, like the images they are made of.
-    """
-
-    def __init__(
-        self,
-        *,
-        foreground: Mapping[str, Any] | None = None,
-        threshold: float = 0.5,
-        exponents: Sequence[int] = (0, 5),
-        opacity: Sequence[float] = (0.2, 1.0),
-        probability: float = 1.0,
-        tries: int = 10,
-        truncate: bool = True,
-    ) -> None:
-        super().__init__(foreground or {"method": "none"}, probability)
-        self.threshold, self.tries, self.truncate = threshold, tries, truncate
-        self.exponents = (int(exponents[0]), int(exponents[1]))
-        self.opacity = opacity_range("opacity", opacity)
+    def __init__(self, keys: PerlinKeys) -> None:
+        super().__init__(keys)
+        self.threshold, self.tries, self.truncate = keys.threshold, keys.tries, keys.truncate
+        self.exponents, self.opacity = keys.exponents, keys.opacity
 
     @abstractmethod
     def drawn_source(self, image: Tensor, generator: Generator) -> Tensor:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from adbench.errors import UserError
+from adbench.config.typed import from_mapping
 from adbench.synthesis.augmentations import jittered
 from adbench.synthesis.base import Synthetic
 from adbench.synthesis.blending import ForegroundSynthesizer
 from adbench.synthesis.perlin import uniform
+from adbench.synthesis.settings import CutPasteKeys, CutPasteScarKeys, PastingKeys
 
 
 class Pieces(NamedTuple):
@@ -65,16 +65,9 @@ def placed_centres(side: Tensor, size: tuple[int, int], generator: Generator) ->
 class _Pasting(ForegroundSynthesizer):
     """Pastes jittered pieces of the image (or of ``source``), opaque."""
 
-    def __init__(
-        self,
-        *,
-        jitter: float = 0.1,
-        foreground: Mapping[str, Any] | None = None,
-        probability: float = 1.0,
-        tries: int = 10,
-    ) -> None:
-        super().__init__(foreground or {"method": "none"}, probability)
-        self.jitter, self.tries = jitter, tries
+    def __init__(self, keys: PastingKeys) -> None:
+        super().__init__(keys)
+        self.jitter, self.tries = keys.jitter, keys.tries
 
     @abstractmethod
     def pieces(self, count: int, size: tuple[int, int], generator: Generator) -> Pieces:
@@ -111,21 +104,13 @@ class CutPaste(_Pasting):
     """A rectangle of the image pasted elsewhere, upright.
 
     Args:
-        area: bounds of the rectangle's share of the image.
-        aspect: height over width is uniform in aspect..1 or in 1..1/aspect, evenly.
-        jitter: of brightness, contrast, saturation and hue.
-        foreground, probability, tries: as elsewhere.
+        keys: those of CutPasteKeys.
     """
 
-    def __init__(
-        self, *, area: Sequence[float] = (0.02, 0.15), aspect: float = 0.3, **keys: Any
-    ) -> None:
-        super().__init__(**keys)
-        if len(area) != 2 or not 0 < area[0] <= area[1] < 1:
-            raise UserError(f"synthesis.area={list(area)}: [low, high] within 0..1 is expected")
-        if not 0 < aspect <= 1:
-            raise UserError(f"synthesis.aspect={aspect}: a ratio in 0..1 is expected")
-        self.area, self.aspect = (float(area[0]), float(area[1])), aspect
+    def __init__(self, **keys: Any) -> None:
+        made = from_mapping(CutPasteKeys, keys, "synthesis")
+        super().__init__(made)
+        self.area, self.aspect = made.area, made.aspect
 
     def pieces(self, count: int, size: tuple[int, int], generator: Generator) -> Pieces:
         low, high = self.area
@@ -145,28 +130,14 @@ class CutPasteScar(_Pasting):
     """A thin strip of the image pasted elsewhere, turned.
 
     Args:
-        thickness, length: bounds in pixels of an image whose shorter side is ``at_size``.
-        at_size: pixels.
-        degrees: largest turn either way.
-        jitter, foreground, probability, tries: as elsewhere.
+        keys: those of CutPasteScarKeys.
     """
 
-    def __init__(
-        self,
-        *,
-        thickness: Sequence[float] = (2, 16),
-        length: Sequence[float] = (10, 25),
-        at_size: int = 256,
-        degrees: float = 45.0,
-        **keys: Any,
-    ) -> None:
-        super().__init__(**keys)
-        for name, bounds in (("thickness", thickness), ("length", length)):
-            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-                raise UserError(f"synthesis.{name}={list(bounds)}: [low, high] pixels are expected")
-        self.thickness = (float(thickness[0]), float(thickness[1]))
-        self.length = (float(length[0]), float(length[1]))
-        self.at_size, self.degrees = at_size, degrees
+    def __init__(self, **keys: Any) -> None:
+        made = from_mapping(CutPasteScarKeys, keys, "synthesis")
+        super().__init__(made)
+        self.thickness, self.length = made.thickness, made.length
+        self.at_size, self.degrees = made.at_size, made.degrees
 
     def pieces(self, count: int, size: tuple[int, int], generator: Generator) -> Pieces:
         scale = min(size) / self.at_size

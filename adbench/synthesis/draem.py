@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Generator, Tensor
 
+from adbench.config.typed import from_mapping
 from adbench.synthesis.augmentations import augmented
 from adbench.synthesis.blending import PerlinBlend
 from adbench.synthesis.draem_augmentations import TEN_OPERATIONS
+from adbench.synthesis.settings import DraemKeys
 from adbench.synthesis.textures import texture_source
 
 if TYPE_CHECKING:
@@ -23,18 +24,18 @@ class Draem(PerlinBlend):
     which no synthesizer here touches outside its mask.
 
     Args:
-        textures: keys of the texture source.
-        augmentations: how many of the ten each texture gets.
-        keys: of PerlinBlend: foreground, threshold, exponents, opacity, probability, tries,
-            truncate.
+        keys: those of DraemKeys.
     """
 
-    def __init__(
-        self, *, textures: Mapping[str, Any] | None = None, augmentations: int = 3, **keys: Any
-    ) -> None:
-        super().__init__(**keys)
-        self.textures = texture_source(**dict(textures or {}))
-        self.augmentations = augmentations
+    def __init__(self, **keys: Any) -> None:
+        made = from_mapping(DraemKeys, keys, "synthesis")
+        super().__init__(made)
+        self.textures = texture_source(made.textures)
+        self.augmentations = made.augmentations
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"textures": self.textures.record}
 
     def prepare(self, datamodule: DataModule) -> None:
         super().prepare(datamodule)

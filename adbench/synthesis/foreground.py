@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,13 @@ from torch import Tensor
 from adbench.data.batch import pictures
 from adbench.data.images import read_image
 from adbench.data.sample import Sample
-from adbench.errors import UserError, nearest
+from adbench.errors import UserError
 from adbench.synthesis.foreground_presets import RULES, preset_foreground
+from adbench.synthesis.settings import ForegroundKeys
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
 
-METHODS = ("otsu", "preset", "rules", "files", "none")
-TEXTURES = ("carpet", "grid", "leather", "tile", "wood", "weave")
 _SHARES = (0.05, 0.9)
 # Otsu's share of the variance that lies between both sides: 2/pi for one normal distribution, 3/4
 # for a uniform one. No more than that is no object before a background.
@@ -67,36 +65,12 @@ class ForegroundBank:
     """Foregrounds of a run's normal images, training and held-out.
 
     Args:
-        method: ``otsu`` (computed per image), ``preset`` (RealNet's rule of the category),
-            ``rules`` (that rule where there is one, else as ``otsu``), ``files`` (masks beside
-            the data set) or ``none``.
-        root: for ``files``: the folder that holds ``CATEGORY/STEM.png``.
-        preset: for ``preset`` and ``rules``: ``mvtec``, ``visa``, ``mpdd`` or ``btad``; with
-            ``rules`` any other name means no rules.
-        everywhere: categories that are foreground all over where no rule speaks of them.
+        keys: how they are found.
     """
 
-    def __init__(
-        self,
-        method: str = "otsu",
-        root: str | None = None,
-        preset: str | None = None,
-        everywhere: Sequence[str] = TEXTURES,
-    ) -> None:
-        if method not in METHODS:
-            raise UserError(
-                f"synthesis.foreground.method={method}: choose {', '.join(METHODS)}"
-                f"{nearest(method, METHODS)}"
-            )
-        if method == "files" and root is None:
-            raise UserError("synthesis.foreground.method=files needs synthesis.foreground.root")
-        if method == "preset" and preset not in RULES:
-            raise UserError(
-                f"synthesis.foreground.preset={preset}: choose {', '.join(RULES)}"
-                f"{nearest(str(preset), RULES)}"
-            )
-        self.method, self.root, self.preset = method, root, preset
-        self.everywhere = frozenset(everywhere)
+    def __init__(self, keys: ForegroundKeys) -> None:
+        self.method, self.root, self.preset = keys.method, keys.root, keys.preset
+        self.everywhere = frozenset(keys.everywhere)
         self._masks: dict[str, Tensor] = {}
 
     def prepare(self, datamodule: DataModule) -> None:
@@ -129,7 +103,7 @@ class ForegroundBank:
         return category in RULES.get(str(self.preset), {})
 
     def _read(self, sample: Sample, size: tuple[int, ...]) -> NDArray[np.bool_]:
-        path = Path(str(self.root)) / sample.category / f"{sample.image.stem}.png"
+        path = Path(str(self.root)).expanduser() / sample.category / f"{sample.image.stem}.png"
         if not path.is_file():
             raise UserError(f"{path}: no foreground mask for {sample.relative}")
         grey = read_image(path).max(-1)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
 
-from adbench.errors import UserError, nearest
+from adbench.config.typed import from_mapping
 from adbench.synthesis.augmentations import augmented
 from adbench.synthesis.base import Synthetic
 from adbench.synthesis.blending import ForegroundSynthesizer, composed, nonempty_masks
 from adbench.synthesis.perlin import perlin_masks, uniform
+from adbench.synthesis.settings import OPS, LasKeys
 from adbench.synthesis.textures import texture_source
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
-
-OPS = ("single", "intersection", "union")
 
 
 def combined(first: Tensor, second: Tensor, draw: Tensor, ops: Sequence[str] = OPS) -> Tensor:
@@ -51,45 +50,20 @@ class Las(ForegroundSynthesizer):
     """Texture blended into the image under a mask made of two Perlin masks.
 
     Args:
-        textures: ``source`` and ``root`` of the texture source.
-        foreground: ``method`` and ``root`` of the foreground bank.
-        ops: which of single, intersection, union are drawn, with equal probability.
-        threshold: on the Perlin noise.
-        exponents: lowest and highest power of two of the noise's frequencies.
-        beta_mean, beta_std, beta_low, beta_high: normal distribution of the transparency and the
-            interval it is cut to; a deviation of 0 makes it constant.
-        augmentations: how many of the nine each texture gets.
-        grid: the mask must not be empty after max-pooling by this many pixels.
-        probability: share of images that get an anomaly at all.
+        keys: those of LasKeys.
     """
 
-    def __init__(
-        self,
-        *,
-        textures: Mapping[str, Any] | None = None,
-        foreground: Mapping[str, Any] | None = None,
-        ops: Sequence[str] = OPS,
-        threshold: float = 0.5,
-        exponents: Sequence[int] = (0, 5),
-        beta_mean: float = 0.5,
-        beta_std: float = 0.1,
-        beta_low: float = 0.2,
-        beta_high: float = 0.8,
-        augmentations: int = 3,
-        grid: int = 8,
-        probability: float = 1.0,
-    ) -> None:
-        for name in ops:
-            if name not in OPS:
-                raise UserError(f"synthesis.ops: no '{name}'{nearest(name, OPS)}")
-        if not ops:
-            raise UserError("synthesis.ops is empty")
-        super().__init__(foreground, probability)
-        self.textures = texture_source(**dict(textures or {}))
-        self.ops, self.threshold = tuple(ops), threshold
-        self.exponents = (int(exponents[0]), int(exponents[1]))
-        self.beta = (beta_mean, beta_std, beta_low, beta_high)
-        self.augmentations, self.grid = augmentations, grid
+    def __init__(self, **keys: Any) -> None:
+        made = from_mapping(LasKeys, keys, "synthesis")
+        super().__init__(made)
+        self.textures = texture_source(made.textures)
+        self.ops, self.threshold, self.exponents = made.ops, made.threshold, made.exponents
+        self.beta = (made.beta_mean, made.beta_std, made.beta_low, made.beta_high)
+        self.augmentations, self.grid = made.augmentations, made.grid
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"textures": self.textures.record}
 
     def prepare(self, datamodule: DataModule) -> None:
         super().prepare(datamodule)

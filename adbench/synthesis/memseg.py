@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from adbench.errors import UserError
+from adbench.config.typed import from_mapping
 from adbench.synthesis.augmentations import (
     Operation,
     augmented,
@@ -20,6 +19,7 @@ from adbench.synthesis.augmentations import (
 )
 from adbench.synthesis.blending import PerlinBlend
 from adbench.synthesis.perlin import uniform
+from adbench.synthesis.settings import MemSegKeys
 from adbench.synthesis.textures import texture_source
 
 if TYPE_CHECKING:
@@ -51,33 +51,19 @@ class MemSeg(PerlinBlend):
     """Half textural, half structural anomalies.
 
     Args:
-        textures: keys of the texture source.
-        texture_share: probability of a texture; else the image itself, augmented and shuffled.
-        grid: rows and columns of cells that change places.
-        augmentations: operations (mirror, rotation, brightness, saturation with hue) before the
-            cells change places.
-        keys: of PerlinBlend: foreground, threshold, exponents, opacity, probability, tries,
-            truncate.
+        keys: those of MemSegKeys.
     """
 
-    def __init__(
-        self,
-        *,
-        textures: Mapping[str, Any] | None = None,
-        texture_share: float = 0.5,
-        grid: Sequence[int] = (4, 8),
-        augmentations: int = 3,
-        opacity: Sequence[float] = (0.15, 1.0),
-        **keys: Any,
-    ) -> None:
-        super().__init__(opacity=opacity, **keys)
-        if len(grid) != 2 or min(grid) < 1:
-            raise UserError(f"synthesis.grid={list(grid)}: [rows, columns] is expected")
-        if not 0 <= augmentations <= len(STRUCTURE_OPERATIONS):
-            raise UserError(f"synthesis.augmentations={augmentations}: 0 to 4 are possible")
-        self.textures = texture_source(**dict(textures or {}))
-        self.texture_share, self.augmentations = texture_share, augmentations
-        self.grid = (int(grid[0]), int(grid[1]))
+    def __init__(self, **keys: Any) -> None:
+        made = from_mapping(MemSegKeys, keys, "synthesis")
+        super().__init__(made)
+        self.textures = texture_source(made.textures)
+        self.texture_share, self.augmentations = made.texture_share, made.augmentations
+        self.grid = made.grid
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"textures": self.textures.record}
 
     def prepare(self, datamodule: DataModule) -> None:
         super().prepare(datamodule)

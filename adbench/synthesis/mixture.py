@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
 
-from adbench.errors import UserError, nearest
+from adbench.config.targets import imported
+from adbench.config.typed import from_mapping
+from adbench.errors import UserError
 from adbench.synthesis.base import Synthesizer, Synthetic
 from adbench.synthesis.perlin import uniform
+from adbench.synthesis.settings import MixtureKeys, keys_below
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
@@ -25,58 +27,42 @@ def built(name: str, section: Mapping[str, Any] | Synthesizer) -> Synthesizer | 
     """
     if isinstance(section, Synthesizer):
         return section
-    keys = {k: v for k, v in section.items() if k not in ("_target_", "name")}
-    target = section.get("_target_")
-    if target is None:
-        return None
     where = f"synthesis.components.{name}"
-    module, _, kind_name = str(target).rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), kind_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{where}: {target} cannot be imported ({error})") from error
-    if not (isinstance(kind, type) and issubclass(kind, Synthesizer)):
-        raise UserError(f"{where}: {target} is not a synthesizer")
-    try:
-        return kind(**keys)
-    except TypeError as error:
-        raise UserError(f"{where}: {error}") from error
+    if not isinstance(section, Mapping):
+        raise UserError(f"{where}={section}: a section of the group synthesis is expected")
+    if section.get("_target_") is None:
+        return None
+    keys = {k: v for k, v in section.items() if k not in ("_target_", "name")}
+    kind = imported(section["_target_"], Synthesizer, f"{where}._target_")
+    with keys_below(where):
+        try:
+            return kind(**keys)
+        except TypeError as error:  # a third party's constructor
+            raise UserError(f"{where}: {error}") from error
 
 
 class Mixture(Synthesizer):
     """Gives each image to one component, drawn by weight; each keeps its own foreground.
 
     Args:
-        components: name -> section of the ``synthesis`` group (or a built synthesizer); a
-            section without ``_target_`` (``none``) leaves its share of images normal.
-        weights: name -> weight, positive; any scale.
-
-    Raises:
-        UserError: names differ, or a weight is not positive.
+        keys: those of MixtureKeys.
     """
 
-    def __init__(
-        self,
-        *,
-        components: Mapping[str, Mapping[str, Any] | Synthesizer],
-        weights: Mapping[str, float],
-    ) -> None:
-        for name in weights:
-            if name not in components:
-                raise UserError(
-                    f"synthesis.weights: no component '{name}'{nearest(name, components)}"
-                )
-        for name in components:
-            if not weights.get(name, 0) > 0:
-                raise UserError(f"synthesis.weights.{name}: a positive weight is expected")
-        self.components = {name: built(name, each) for name, each in components.items()}
-        total = sum(weights.values())
-        self.shares = [weights[name] / total for name in self.components]
+    def __init__(self, **keys: Any) -> None:
+        made = from_mapping(MixtureKeys, keys, "synthesis")
+        self.components = {name: built(name, each) for name, each in made.components.items()}
+        total = sum(made.weights.values())
+        self.shares = [made.weights[name] / total for name in self.components]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {name: {} if each is None else each.record for name, each in self.components.items()}
 
     def prepare(self, datamodule: DataModule) -> None:
-        for component in self.components.values():
+        for name, component in self.components.items():
             if component is not None:
-                component.prepare(datamodule)
+                with keys_below(f"synthesis.components.{name}"):
+                    component.prepare(datamodule)
 
     def foreground_masks(self, index: Tensor, split: str = "train") -> Tensor | None:
         """Return one channel a component, [B, K, H, W] bool, for ``__call__`` to choose from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from adbench.config.typed import from_mapping
 from adbench.data.batch import pictures
-from adbench.errors import UserError
 from adbench.synthesis.base import Synthetic
 from adbench.synthesis.blending import ForegroundSynthesizer
+from adbench.synthesis.settings import NsaKeys, PatchKeys
 from adbench.synthesis.textures import TrainingTextures
 
 if TYPE_CHECKING:
@@ -25,28 +26,6 @@ Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 _MODES = {"normal": cv2.NORMAL_CLONE, "mixed": cv2.MIXED_CLONE}
 _SMALLEST = 5  # pixels a side: less has no inside for Poisson's equation
-
-
-@dataclass(frozen=True, slots=True)
-class PatchKeys:
-    """How patches are drawn.
-
-    Attributes:
-        height, width: bounds of the half sides, relative to the image's.
-        patches: most patches an image.
-        scale: bounds of the factor that a patch is resized by.
-        background: gray level and tolerance of the background; None: all is object.
-        min_object: share of a patch that must be object where it is taken from.
-        min_overlap: share of the patch's object that must fall on the object it is pasted on.
-    """
-
-    height: tuple[float, float] = (0.03, 0.4)
-    width: tuple[float, float] = (0.03, 0.4)
-    patches: int = 3
-    scale: tuple[float, float] = (0.7, 1.3)
-    background: tuple[float, float] | None = None
-    min_object: float = 0.7
-    min_overlap: float = 0.25
 
 
 _TEXTURE = PatchKeys(patches=4, scale=(0.5, 2.0))
@@ -181,32 +160,21 @@ class Nsa(ForegroundSynthesizer):
     a level is put back. Sources are training images; without any, others of the batch.
 
     Args:
-        mode: ``normal`` takes the patch's gradients, ``mixed`` the stronger of both.
-        by_category: take sizes and background from the published table where the run's only
-            category stands in it.
-        height, width, patches, scale, background, min_object, min_overlap: of PatchKeys, for
-            other categories.
-        foreground: keys of the foreground bank; where given, it is the object.
-        probability: share of images that get an anomaly at all.
-        tries: attempts at most until one shows.
+        keys: those of NsaKeys; where a foreground is given, it is the object.
     """
 
-    def __init__(
-        self,
-        *,
-        mode: str = "normal",
-        by_category: bool = True,
-        foreground: Mapping[str, Any] | None = None,
-        probability: float = 1.0,
-        tries: int = 3,
-        **patch: Any,
-    ) -> None:
-        super().__init__(foreground or {"method": "none"}, probability)
-        if mode not in _MODES:
-            raise UserError(f"synthesis.mode={mode}: choose {' or '.join(_MODES)}")
-        self.mode, self.by_category, self.tries = mode, by_category, tries
-        self.patch = patch_keys(patch)
+    def __init__(self, **keys: Any) -> None:
+        made = from_mapping(NsaKeys, keys, "synthesis")
+        super().__init__(made)
+        self.mode, self.by_category, self.tries = made.mode, made.by_category, made.tries
+        self.patch = PatchKeys(
+            **{item.name: getattr(made, item.name) for item in fields(PatchKeys)}
+        )
         self.training: TrainingTextures | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"textures": "training"}
 
     def prepare(self, datamodule: DataModule) -> None:
         super().prepare(datamodule)
@@ -260,18 +228,3 @@ class Nsa(ForegroundSynthesizer):
             if mask.any():
                 break
         return after, mask
-
-
-def patch_keys(values: Mapping[str, Any]) -> PatchKeys:
-    """Return PatchKeys of plain keys.
-
-    Raises:
-        UserError: an unknown key.
-    """
-    plain: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, Sequence) else v for k, v in values.items()
-    }
-    unknown = set(plain) - set(PatchKeys.__slots__)
-    if unknown:
-        raise UserError(f"synthesis: no key '{sorted(unknown)[0]}' for nsa")
-    return PatchKeys(**plain)

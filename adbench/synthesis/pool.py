@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from adbench.config.typed import from_mapping
 from adbench.data.cache import resized_image
 from adbench.errors import UserError
 from adbench.synthesis.base import Synthetic
 from adbench.synthesis.blending import PerlinBlend, composed
 from adbench.synthesis.perlin import uniform
+from adbench.synthesis.settings import PoolKeys
 from adbench.synthesis.textures import images_below
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
 
-MASKS = ("perlin", "files")
 _CONTACT = "contact"  # sheets that pool writers leave beside the images
 
 
@@ -51,11 +52,7 @@ class Pool(PerlinBlend):
     subfolder a category, those of the run's categories count.
 
     Args:
-        root: folder of the pool; None: the artefact of the run's stage ``pool``.
-        masks: ``perlin`` or ``files``.
-        opacity: bounds of the uniform opacity.
-        max_memory: bytes of decoded images kept; others are decoded at each draw.
-        keys: of PerlinBlend: foreground, threshold, exponents, probability, tries, truncate.
+        keys: those of PoolKeys; without ``root`` it is the artefact of the run's stage ``pool``.
 
     Attributes:
         stage_folder: where the run's stages lie; set by whoever runs them.
@@ -63,25 +60,28 @@ class Pool(PerlinBlend):
 
     stage_folder: Path | None = None
 
-    def __init__(
-        self,
-        *,
-        root: str | None = None,
-        masks: str = "perlin",
-        opacity: Sequence[float] = (0.5, 1.0),
-        max_memory: int = 1 << 30,
-        **keys: Any,
-    ) -> None:
-        super().__init__(opacity=opacity, **keys)
-        if masks not in MASKS:
-            raise UserError(f"synthesis.masks={masks}: choose {' or '.join(MASKS)}")
-        self.root, self.from_files, self.max_memory = root, masks == "files", max_memory
-        if root is not None and not Path(root).expanduser().is_dir():
+    kind: ClassVar[type[PoolKeys]] = PoolKeys
+
+    def __init__(self, **keys: Any) -> None:
+        made = from_mapping(self.kind, keys, "synthesis")
+        super().__init__(made)
+        self.root, self.from_files, self.max_memory = (
+            made.root,
+            made.masks == "files",
+            made.max_memory,
+        )
+        if made.root is not None and not Path(made.root).expanduser().is_dir():
             raise UserError(
-                f"synthesis.root={root} is no folder; `adbench synthesize` fills one from a run"
+                f"synthesis.root={made.root} is no folder; "
+                "`adbench synthesize` fills one from a run"
             )
         self._paths: list[Path] = []
         self._cache: dict[tuple[Path, int, int], NDArray[np.uint8]] = {}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        place = "stage pool" if self.root is None else f"folder {self.root}"
+        return {"pool": f"{place} ({len(self._paths)} images)" if self._paths else place}
 
     def prepare(self, datamodule: DataModule) -> None:
         super().prepare(datamodule)

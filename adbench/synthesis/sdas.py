@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields
+from typing import Any, ClassVar
 
+from adbench.config.typed import from_mapping
+from adbench.diffusion import settings as sdas
 from adbench.synthesis.pool import Pool
+from adbench.synthesis.settings import PoolKeys, SdasPoolKeys
 
 
 class SdasPool(Pool):
@@ -13,42 +16,25 @@ class SdasPool(Pool):
 
     With ``root`` the pool lies there already. Without, a method that knows stages trains the
     model and draws the pool before its own, from ``fit_keys`` and ``pool_keys``, and sets
-    ``stage_folder``; diffusion is no business of this room.
+    ``stage_folder``.
 
     Args:
-        root: a filled pool; None: the run's stage ``pool``.
-        fit: keys of ``adbench.diffusion.fitting.FitKeys``.
-        n, strength, steps, form, variance, guidance_scale, batch_size: keys of
-            ``adbench.diffusion.pool.PoolKeys``.
-        keys: of Pool.
+        keys: those of SdasPoolKeys.
 
     Attributes:
         own_stages: whether the pool must be made by stages of the run.
+        fit_keys, pool_keys: what ``FitKeys`` and ``PoolKeys`` of the diffusion room are made of.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str | None = None,
-        fit: Mapping[str, Any] | None = None,
-        n: int = 1000,
-        strength: float | Sequence[float] = (0.1, 0.2),
-        steps: int = 20,
-        form: str = "ancestral",
-        variance: str = "learned",
-        guidance_scale: float = 0.0,
-        batch_size: int = 16,
-        **keys: Any,
-    ) -> None:
-        super().__init__(root=root, **keys)
-        self.own_stages = root is None
-        self.fit_keys: dict[str, Any] = dict(fit or {})
-        self.pool_keys: dict[str, Any] = {
-            "n": n,
-            "strength": strength if isinstance(strength, int | float) else tuple(strength),
-            "steps": steps,
-            "form": form,
-            "variance": variance,
-            "guidance_scale": guidance_scale,
-            "batch_size": batch_size,
-        }
+    kind: ClassVar[type[PoolKeys]] = SdasPoolKeys
+
+    def __init__(self, **keys: Any) -> None:
+        super().__init__(**keys)
+        made = from_mapping(SdasPoolKeys, keys, "synthesis")
+        self.own_stages = made.root is None
+        self.fit_keys = _values(made.fit, sdas.FitKeys)
+        self.pool_keys = _values(made, sdas.PoolKeys)
+
+
+def _values(keys: Any, kind: Any) -> dict[str, Any]:
+    return {item.name: getattr(keys, item.name) for item in fields(kind)}

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from adbench.data.images import images_in, read_image
-from adbench.errors import UserError, nearest
+from adbench.errors import UserError
 from adbench.synthesis.augmentations import grey
 from adbench.synthesis.perlin import uniform
+from adbench.synthesis.settings import TexturesKeys, where_textures_are
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 class TextureSource(ABC):
     """Draws foreign pictures."""
+
+    @property
+    @abstractmethod
+    def record(self) -> str:
+        """What was drawn from, in words, for run.json."""
 
     def prepare(self, datamodule: DataModule) -> None:
         """Look at the training images, where the source needs them."""
@@ -43,15 +49,18 @@ class ProceduralTextures(TextureSource):
     Args:
         count: textures in the bank.
         seed: of the bank.
+        max_memory: bytes of textures kept; blocks beyond are made again at each draw.
     """
 
     block = 16
 
-    def __init__(self, count: int = 512, seed: int = 0) -> None:
-        if count < 1:
-            raise UserError(f"synthesis.textures.count={count}: at least one texture is needed")
-        self.count, self.seed = count, seed
+    def __init__(self, count: int = 512, seed: int = 0, max_memory: int = 1 << 30) -> None:
+        self.count, self.seed, self.max_memory = count, seed, max_memory
         self._blocks: dict[tuple[int, tuple[int, int], torch.device], Tensor] = {}
+
+    @property
+    def record(self) -> str:
+        return "procedural"
 
     def draw(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
         drawn = torch.randint(self.count, (count,), generator=generator, device=generator.device)
@@ -63,11 +72,13 @@ class ProceduralTextures(TextureSource):
 
     def _block(self, number: int, size: tuple[int, int], device: torch.device) -> Tensor:
         key = (number, size, device)
-        if key not in self._blocks:
-            own = Generator(device).manual_seed(1_000_003 * self.seed + number)
-            made = generated_textures(self.block, size, own)
-            self._blocks[key] = made.mul_(255).round_().to(torch.uint8)
-        return self._blocks[key]
+        if key in self._blocks:
+            return self._blocks[key]
+        own = Generator(device).manual_seed(1_000_003 * self.seed + number)
+        made = generated_textures(self.block, size, own).mul_(255).round_().to(torch.uint8)
+        if (len(self._blocks) + 1) * made.nbytes <= self.max_memory:
+            self._blocks[key] = made
+        return made
 
 
 def generated_textures(count: int, size: tuple[int, int], generator: Generator) -> Tensor:
@@ -131,16 +142,17 @@ class FolderTextures(TextureSource):
     def __init__(self, root: str | Path, max_memory: int = 1 << 30) -> None:
         base = Path(root).expanduser()
         if not base.is_dir():
-            raise UserError(
-                f"synthesis.textures.root={root} is no folder; DTD can be had at "
-                "https://www.robots.ox.ac.uk/~vgg/data/dtd, or set synthesis.textures.source="
-                "procedural"
-            )
+            raise UserError(f"synthesis.textures.root={root} is no folder; {where_textures_are()}")
+        self.root = base
         self.paths = images_below(base / "images" if (base / "images").is_dir() else base)
         if not self.paths:
             raise UserError(f"synthesis.textures.root={root} holds no image")
         self.max_memory = max_memory
         self._cache: dict[tuple[int, int, int], NDArray[np.uint8]] = {}
+
+    @property
+    def record(self) -> str:
+        return f"folder {self.root} ({len(self.paths)} images)"
 
     def draw(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
         drawn = torch.randint(
@@ -161,9 +173,17 @@ class FolderTextures(TextureSource):
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Return the images of a folder and of all folders below it, folder by folder, by name."""
+    """Return the images of a folder and of all folders below it, folder by folder, by name.
+
+    Raises:
+        UserError: one is a pipe, a device or a broken link, which would be waited for for ever.
+    """
     folders = [folder, *sorted(p for p in folder.rglob("*") if p.is_dir())]
-    return [path for each in folders for path in images_in(each)]
+    found = [path for each in folders for path in images_in(each)]
+    for path in found:
+        if not path.is_file():
+            raise UserError(f"{path} is no regular file; remove it from {folder}")
+    return found
 
 
 def cropped_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -185,6 +205,10 @@ class TrainingTextures(TextureSource):
 
     def __init__(self) -> None:
         self._datamodule: DataModule | None = None
+
+    @property
+    def record(self) -> str:
+        return "training"
 
     def prepare(self, datamodule: DataModule) -> None:
         self._datamodule = datamodule
@@ -209,10 +233,13 @@ class Textures:
     """
 
     def __init__(self, source: TextureSource, colour: str = "keep") -> None:
-        if colour not in ("auto", "keep"):
-            raise UserError(f"synthesis.textures.colour={colour}: choose auto, keep")
         self.source, self.colour = source, colour
         self.grey = False
+
+    @property
+    def record(self) -> str:
+        """What was drawn from, in words."""
+        return self.source.record
 
     def prepare(self, datamodule: DataModule) -> None:
         """Look at the training images."""
@@ -240,38 +267,18 @@ def is_grey(image: Tensor) -> bool:
     return bool((image == image[:, :1]).all())
 
 
-def texture_source(
-    source: str = "procedural",
-    root: str | None = None,
-    count: int = 512,
-    colour: str = "keep",
-    max_memory: int = 1 << 30,
-) -> Textures:
-    """Return the source named by ``synthesis.textures``.
-
-    Args:
-        source: ``procedural``, ``folder`` or ``training``.
-        root: of ``folder``.
-        count: textures of ``procedural``.
-        colour: ``keep`` or ``auto`` (grey where all training images are grey).
-        max_memory: bytes kept by ``folder``.
+def texture_source(keys: TexturesKeys) -> Textures:
+    """Return the source that the section ``synthesis.textures`` names.
 
     Raises:
-        UserError: an unknown source or colour, or a folder that is missing or empty.
+        UserError: a folder that is missing or empty.
     """
-    return Textures(_source(source, root, count, max_memory), colour)
+    return Textures(_source(keys), keys.colour)
 
 
-def _source(source: str, root: str | None, count: int, max_memory: int) -> TextureSource:
-    names = ("procedural", "training", "folder")
-    if source == "folder":
-        if root is None:
-            raise UserError("synthesis.textures.source=folder needs synthesis.textures.root=FOLDER")
-        return FolderTextures(root, max_memory)
-    if source == "procedural":
-        return ProceduralTextures(count)
-    if source == "training":
+def _source(keys: TexturesKeys) -> TextureSource:
+    if keys.source == "folder":
+        return FolderTextures(str(keys.root), keys.max_memory)
+    if keys.source == "training":
         return TrainingTextures()
-    raise UserError(
-        f"synthesis.textures.source={source}: choose {', '.join(names)}{nearest(source, names)}"
-    )
+    return ProceduralTextures(keys.count, max_memory=keys.max_memory)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from adbench.diffusion.adm import PRESETS, AdmNetwork, AdmShape, adm_shape
+from adbench.diffusion.adm import PRESETS, AdmNetwork, AdmShape, adm_shape, unet_config
 from adbench.diffusion.classifier import NoisyClassifier, classifier_guidance
 from adbench.diffusion.ema import average_weight, update_average
 from adbench.diffusion.hybrid import gaussian_kl, hybrid_terms, pixel_log_likelihood
@@ -200,7 +200,7 @@ def test_paper_preset_has_the_published_size():
         nn.Module.__init__(network)
         from diffusers import UNet2DModel
 
-        unet = UNet2DModel(**PRESETS["paper"].unet_config(3, 6))
+        unet = UNet2DModel(**unet_config(PRESETS["paper"], 3, 6))
     count = sum(p.numel() for p in unet.parameters()) + 1000 * 1024
     assert count == pytest.approx(553.84e6, abs=0.005e6)
 

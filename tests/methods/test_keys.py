@@ -205,7 +205,7 @@ def test_an_unknown_key_is_named_at_every_depth(method):
         ("ulsad", {"channels": 48, "autoencoder": {"wide": 65536}}, "model.autoencoder.wide"),
         ("dfr", {"latent": 65536}, "model.latent"),
         ("sdas", {"network": {"preset": "paper"}}, "model.network.preset"),
-        ("sdas", {"network": {"width": 65536}}, "model.network.width"),
+        ("sdas", {"network": {"width": 512}}, "model.network.width"),
         ("sdas", {"guidance": True, "classifier": {"preset": "paper"}}, "network"),
     ],
 )

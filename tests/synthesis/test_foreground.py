@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adbench.config.typed import from_mapping
 from adbench.errors import UserError
 from adbench.synthesis.foreground import ForegroundBank
 from adbench.synthesis.foreground_presets import (
@@ -20,10 +21,17 @@ from adbench.synthesis.foreground_presets import (
     opened,
     preset_foreground,
 )
+from adbench.synthesis.settings import PRESETS, ForegroundKeys
 
 _Y, _X = np.mgrid[:100, :140]
 _DISC = ((_Y - 50) ** 2 + (_X - 70) ** 2 < 35**2)[..., None]
 PICTURE = np.where(_DISC, 200, 30).astype(np.uint8).repeat(3, -1)
+
+
+def bank(**keys):
+    return ForegroundBank(from_mapping(ForegroundKeys, keys, "synthesis.foreground"))
+
+
 PUBLISHED = {"mvtec": 15, "visa": 12, "mpdd": 6, "btad": 3}
 
 
@@ -53,6 +61,7 @@ def test_even_squares_do_not_shift(side, seed):
 
 @pytest.mark.parametrize(("preset", "count"), PUBLISHED.items())
 def test_presets_cover_every_category(preset, count):
+    assert set(RULES) == set(PRESETS)
     assert len(RULES[preset]) == count
 
 
@@ -66,10 +75,10 @@ def test_a_preset_works_at_any_size():
 def test_rules_where_there_are_any_else_otsu(datamodule):
     (category,) = {sample.category for sample in datamodule.train_samples}
     assert category == "disc"  # no data set of RealNet's has it
-    otsu, rules = ForegroundBank("otsu"), ForegroundBank("rules", preset="mvtec")
+    otsu, rules = bank(method="otsu"), bank(method="rules", preset="mvtec")
     index = torch.arange(3)
-    for bank in (otsu, rules):
-        bank.prepare(datamodule)
+    for each in (otsu, rules):
+        each.prepare(datamodule)
     assert torch.equal(otsu.masks(index), rules.masks(index))
     found = rules._of(replace(datamodule.train_samples[0], category="bottle"), PICTURE)
     assert np.array_equal(found, preset_foreground(PICTURE, "mvtec", "bottle"))
@@ -78,18 +87,18 @@ def test_rules_where_there_are_any_else_otsu(datamodule):
 
 def test_a_rule_goes_before_the_list_of_textures(datamodule):
     sample = replace(datamodule.train_samples[0], category="grid")
-    found = ForegroundBank("preset", preset="mvtec")._of(sample, PICTURE)
+    found = bank(method="preset", preset="mvtec")._of(sample, PICTURE)
     assert np.array_equal(found, preset_foreground(PICTURE, "mvtec", "grid"))
-    assert ForegroundBank("otsu")._of(sample, PICTURE).all()
+    assert bank(method="otsu")._of(sample, PICTURE).all()
 
 
 def test_unknown_presets_and_categories_are_named():
     with pytest.raises(UserError, match="did you mean 'mvtec'"):
-        ForegroundBank("preset", preset="mvtecc")
+        bank(method="preset", preset="mvtecc")
     with pytest.raises(UserError, match="did you mean 'bottle'"):
         foreground_rule("mvtec", "botle")
     with pytest.raises(UserError, match="did you mean 'otsu'"):
-        ForegroundBank("otsuu")
+        bank(method="otsuu")
 
 
 def test_a_bank_of_files_is_the_ceiling_of_the_resized_mask(datamodule, tmp_path):
@@ -99,21 +108,21 @@ def test_a_bank_of_files_is_the_ceiling_of_the_resized_mask(datamodule, tmp_path
         mask = np.zeros((128, 128), np.uint8)
         mask[41:80, 40:81] = 255
         cv2.imwrite(str(folder / f"{sample.image.stem}.png"), mask)
-    bank = ForegroundBank("files", str(tmp_path))
-    bank.prepare(datamodule)
-    found = bank.masks(torch.tensor([2, 0]))
+    files = bank(method="files", root=str(tmp_path))
+    files.prepare(datamodule)
+    found = files.masks(torch.tensor([2, 0]))
     assert found.shape == (2, 1, 64, 64)
     assert found[0, 0].sum() == 20 * 21  # rows 20.5..39, columns 20..40.5 of 64, rounded outwards
-    assert bank.masks(torch.tensor([2]), "val").shape == (1, 1, 64, 64)
+    assert files.masks(torch.tensor([2]), "val").shape == (1, 1, 64, 64)
     (folder / "003.png").unlink()
     with pytest.raises(UserError, match=r"003\.png"):
-        ForegroundBank("files", str(tmp_path)).prepare(datamodule)
+        bank(method="files", root=str(tmp_path)).prepare(datamodule)
 
 
 def test_textures_and_none(datamodule):
-    everywhere = ForegroundBank("otsu", everywhere=["disc"])
+    everywhere = bank(method="otsu", everywhere=["disc"])
     everywhere.prepare(datamodule)
     assert everywhere.masks(torch.arange(3)).all()
-    nothing = ForegroundBank("none")
+    nothing = bank(method="none")
     nothing.prepare(datamodule)
     assert nothing.masks(torch.arange(3)) is None

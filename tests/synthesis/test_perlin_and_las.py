@@ -17,6 +17,7 @@ from adbench.synthesis.foreground import otsu_foreground, separation
 from adbench.synthesis.las import Las, blended, combined
 from adbench.synthesis.memseg import MemSeg
 from adbench.synthesis.perlin import perlin_masks, perlin_noise, rotated
+from adbench.synthesis.settings import TexturesKeys
 from adbench.synthesis.textures import ProceduralTextures, is_grey, texture_source
 
 
@@ -157,12 +158,12 @@ def test_a_texture_folder_is_read_and_a_missing_one_named(tmp_path):
     folder = tmp_path / "images" / "dotted"
     folder.mkdir(parents=True)
     cv2.imwrite(str(folder / "a.jpg"), np.full((30, 50, 3), 200, np.uint8))
-    drawn = texture_source("folder", str(tmp_path)).draw(2, (16, 16), generator())
+    drawn = texture_source(TexturesKeys("folder", str(tmp_path))).draw(2, (16, 16), generator())
     assert drawn.mean() == pytest.approx(200 / 255, abs=0.01)
     with pytest.raises(UserError, match="procedural"):
-        texture_source("folder", str(tmp_path / "none"))
+        texture_source(TexturesKeys("folder", str(tmp_path / "none")))
     with pytest.raises(UserError, match="did you mean 'procedural'"):
-        texture_source("procedurall")
+        Las(textures={"source": "procedurall"})
 
 
 def test_foreground_of_a_disc_and_of_a_texture():

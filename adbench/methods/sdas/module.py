@@ -12,17 +12,18 @@ from torch import Tensor
 from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
-from adbench.diffusion.adm import AdmNetwork, adm_shape, with_classes
+from adbench.diffusion.adm import AdmNetwork, with_classes
 from adbench.diffusion.ema import update_average
 from adbench.diffusion.fitting import resized, training_loss
 from adbench.diffusion.openai import load_openai
 from adbench.diffusion.pool import PoolKeys, make_pool
+from adbench.diffusion.settings import NetworkKeys, adm_shape
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
 from adbench.methods.memory import built, held_bytes, training_bytes
 from adbench.methods.records import plain_values
 from adbench.methods.sdas.detector import NETWORK_KEYS, SdasDetector
-from adbench.methods.sdas.settings import NetworkKeys, SdasKeys
+from adbench.methods.sdas.settings import SdasKeys
 from adbench.synthesis.base import Synthesizer
 
 _LABELS, _SHEET = 0x1ABE1, 0x5BEE7
@@ -63,10 +64,10 @@ class SdasModule(AnomalyModule):
         if own.guidance:
             check_attention(own.classifier, "model.classifier")
         model = {
-            "network": own.network.given,
+            "network": own.network.given(),
             "classes": ["normal"],
             "size": list(size),
-            "classifier": own.classifier.given if own.guidance else None,
+            "classifier": own.classifier.given() if own.guidance else None,
         }
         self.detector = SdasDetector(model, plain_values(own.score), seed)
         average = self.detector.model.network
@@ -163,7 +164,7 @@ class SdasModule(AnomalyModule):
 
 def check_attention(keys: NetworkKeys, where: str) -> None:
     """Raise UserError where attention is asked for at a level that the network does not have."""
-    factors = [2**level for level in range(len(adm_shape(keys.given).multipliers))]
+    factors = [2**level for level in range(len(adm_shape(keys.given()).multipliers))]
     if not set(keys.attention or ()) <= set(factors):
         raise UserError(
             f"{where}.attention={list(keys.attention or ())}: the levels' downsampling factors "

@@ -3,54 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from adbench.config.typed import Positive, ProperShare, Rate, Side, Within
+from adbench.diffusion.settings import NetworkKeys
 from adbench.errors import UserError
 
-_LEVELS = 8  # halving an image more often leaves nothing of the largest one
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkKeys:
-    """Shape of an ADM network: a preset and what differs from it; None leaves the preset's.
-
-    Attributes:
-        width: channels of the finest level, a multiple of 32.
-        multipliers: channels of each level in units of ``width``.
-        blocks: residual blocks a level.
-        attention: downsampling factors at which blocks have attention.
-        head: channels of an attention head.
-        dropout: inside residual blocks.
-    """
-
-    preset: Literal["paper", "small", "mini", "tiny"] = "tiny"
-    width: Annotated[int, Within(32, 65536)] | None = None
-    multipliers: tuple[Annotated[int, Within(1, 64)], ...] | None = None
-    blocks: Annotated[int, Within(1, 16)] | None = None
-    attention: tuple[Annotated[int, Within(1, 128)], ...] | None = None
-    head: Annotated[int, Within(1, 65536)] | None = None
-    dropout: ProperShare | None = None
-
-    def __post_init__(self) -> None:
-        if self.multipliers is not None and not 1 <= len(self.multipliers) <= _LEVELS:
-            raise UserError(
-                f"network.multipliers={list(self.multipliers)}: 1 to {_LEVELS} levels are needed"
-            )
-        factors = [2**level for level in range(_LEVELS)]
-        for factor in self.attention or ():
-            if factor not in factors:
-                raise UserError(
-                    f"network.attention={list(self.attention or ())}: downsampling factors are "
-                    "powers of two, not sides in pixels"
-                )
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """What ``adm_shape`` reads: the preset and the keys that differ from it."""
-        return {
-            name: value for name in self.__slots__ if (value := getattr(self, name)) is not None
-        }
+_PRESET = NetworkKeys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +49,11 @@ class SdasKeys:
         sheet: images a strength on the contact sheet of a finished run; 0 draws none.
     """
 
-    network: NetworkKeys = NetworkKeys()
+    network: NetworkKeys = _PRESET
     size: Side | None = None
     weights: str | None = None
     guidance: bool = False
-    classifier: NetworkKeys = NetworkKeys()
+    classifier: NetworkKeys = _PRESET
     gamma: Annotated[float, Within(0, 1e6)] = 0.001
     decay: ProperShare = 0.999
     learning_rate: Rate = 3e-4
