@@ -9,8 +9,10 @@ from typing import Any
 from adbench.cli.arguments import parsed_arguments
 from adbench.cli.console import METRIC_COLUMNS, figure, metric_row, print_table, say
 from adbench.cli.help import group_help
+from adbench.config.schema import settings
 from adbench.runs.files import read_json
 from adbench.runs.summary import mean_metrics, write_summary
+from adbench.training.hardware import check_hardware
 
 
 def usage() -> str:
@@ -44,6 +46,7 @@ def run(words: Sequence[str]) -> int:
     from adbench.config.compose import compose_config
 
     config = compose_config("train", arguments.overrides, arguments.config_dir)
+    check_hardware(settings(config).hardware)  # told before torch is imported
     from adbench.training.session import train
 
     wait = os.environ.get("ADBENCH_WAIT") == "1"  # a sweep's cell: see sweeps/engine.py

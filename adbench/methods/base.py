@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,15 +53,25 @@ class Detector(nn.Module):
         return {}
 
 
-def save_detector(detector: Detector, folder: Path) -> None:
-    """Write ``detector.safetensors`` and ``detector.yaml`` into ``folder``, each in one rename."""
+def save_detector(
+    detector: Detector, folder: Path, pictures: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``detector.safetensors`` and ``detector.yaml`` into ``folder``, each in one rename.
+
+    Args:
+        pictures: how pictures are brought to the detector: ``size``, ``fit``, ``bits``.
+    """
     from adbench.runs.files import write_beside
 
     state = {
         name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()
     }
     kind = type(detector)
-    document = {"_target_": f"{kind.__module__}.{kind.__qualname__}", "config": detector.config}
+    document = {
+        "_target_": f"{kind.__module__}.{kind.__qualname__}",
+        "config": detector.config,
+        "pictures": dict(pictures or {}),
+    }
     with write_beside(folder / "detector.safetensors") as temporary:
         save_file(state, temporary)
     with write_beside(folder / "detector.yaml") as temporary:
@@ -71,18 +81,47 @@ def save_detector(detector: Detector, folder: Path) -> None:
 def load_detector(folder: str | Path, device: str | torch.device = "cpu") -> Detector:
     """Return the trained detector of a run folder, in eval mode on ``device``.
 
+    Nothing in the folder can run code: tensors are read as tensors, and the class must belong to
+    adbench or to a plug-in that the caller declared (``ADBENCH_PLUGINS``).
+
     Raises:
-        UserError: the folder holds no finished detector, or one of an unknown kind.
+        UserError: the folder holds no finished detector, a damaged one, or one of an unknown
+            kind.
     """
+    from adbench.runs.files import WAY_OUT, read_yaml
+
     folder = Path(folder)
     card = folder / "detector.yaml"
-    if not card.is_file():
+    if not card.exists():
         raise UserError(f"no trained detector in {folder}: detector.yaml is missing; train first")
-    document = yaml.safe_load(card.read_text(encoding="utf-8"))
-    kind = imported(document["_target_"], Detector, str(card))
-    detector = kind(**document["config"])
-    detector.load_state_dict(load_file(folder / "detector.safetensors"), strict=True)
+    document = read_yaml(card)
+    kind = imported(document.get("_target_"), Detector, str(card))
+    config = document.get("config")
+    if not isinstance(config, dict):
+        raise UserError(f"{card} is damaged (no section config); {WAY_OUT}")
+    state = _state(folder / "detector.safetensors")
+    try:
+        detector: Detector = kind(**config)
+        detector.load_state_dict(state, strict=True)
+    except UserError as error:
+        raise UserError(f"{card}: {error}") from error
+    except Exception as error:  # whatever a constructor makes of a config that is not its own
+        told = " ".join(str(error).split())[:160]
+        raise UserError(f"{folder} holds a damaged detector ({told}); {WAY_OUT}") from error
     return detector.to(device).eval()
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; refuses links, pipes and broken files."""
+    from adbench.runs.files import WAY_OUT
+
+    if path.is_symlink() or not path.is_file():
+        raise UserError(f"{path} is missing or no ordinary file; {WAY_OUT}")
+    try:
+        return dict(load_file(path))
+    except Exception as error:  # its reader has errors of its own
+        told = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} cannot be read ({told}); {WAY_OUT}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,8 +253,12 @@ class _Session:
             module.refresh()
             module.finish(datamodule.without_test())
             module.artefacts(self.folder.path)
-            save_detector(module.detector, self.folder.path)
+            save_detector(module.detector, self.folder.path, self._pictures())
         return fitted
+
+    def _pictures(self) -> dict[str, Any]:
+        dataset = self.keys.dataset
+        return {"size": list(dataset.size), "fit": dataset.fit, "bits": dataset.bits}
 
     def _check_seal(self, seal: Seal) -> None:
         """Refuse to test what opened test files, even where it swallowed the refusal."""
