@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from adbench.config.schema import DatasetKeys, Settings
 from adbench.data.catalogue import dataset_root
 from adbench.data.changes import Change, DirtyBackground, Light
-from adbench.data.check import Finding, check_samples
+from adbench.data.check import check_samples, told
 from adbench.data.datamodule import DataModule, split_samples
+from adbench.data.depth import found_depth
 from adbench.data.layouts import get_layout
 from adbench.data.layouts.base import Layout
+from adbench.data.layouts.csv_file import CsvLayout
+from adbench.data.layouts.folder import FolderLayout
+from adbench.data.layouts.pictures import PicturesLayout
 from adbench.data.sample import Sample
 from adbench.errors import UserError, nearest
 from adbench.methods.base import Requirements
@@ -20,10 +25,41 @@ from adbench.synthesis.foreground import otsu_foreground
 
 def open_layout(dataset: DatasetKeys) -> tuple[Layout, Path]:
     """Return the layout and the root of a data set."""
+    return _opened(resolved_dataset(dataset))
+
+
+def resolved_dataset(dataset: DatasetKeys) -> DatasetKeys:
+    """Return the keys as they mean the same from any folder: what a run records.
+
+    ``root`` becomes absolute (but null for the demo, which is made anew anywhere), so does
+    ``options.train_root``, and ``options.name`` becomes the category's name in force where the
+    layout has that option. Own folders without root and name are called after the folder that
+    holds them all: ``dataset.options.normal=parts/good`` alone gives ``parts``.
+
+    Raises:
+        UserError: the root is missing, or an option is wrong.
+    """
+    layout, root = _opened(dataset)
+    options = dict(dataset.options)
+    if isinstance(layout, FolderLayout) and layout.name is None:
+        given = dataset.root is not None
+        options["name"] = layout.categories(root)[0] if given else layout.common_name(root)
+    elif isinstance(layout, PicturesLayout):
+        options["name"] = layout.categories(root)[0]
+    elif isinstance(layout, CsvLayout):
+        options["name"] = layout.category_of_unnamed(root)
+    if options.get("train_root"):
+        options["train_root"] = str(Path(options["train_root"]).expanduser().absolute())
+    own = dataset.layout == "demo" and dataset.root is None
+    return replace(dataset, root=None if own else str(root), options=options)
+
+
+def _opened(dataset: DatasetKeys) -> tuple[Layout, Path]:
+    layout = get_layout(dataset.layout, **dataset.options)
     root = dataset_root(
         dataset.name, layout=dataset.layout, root=dataset.root, folder=dataset.folder
     )
-    return get_layout(dataset.layout, **dataset.options), root
+    return layout, root
 
 
 def chosen_categories(dataset: DatasetKeys) -> list[str]:
@@ -58,9 +94,21 @@ def read_samples(dataset: DatasetKeys, categories: Sequence[str]) -> list[Sample
 
 
 def build_datamodule(
-    keys: Settings, samples: Sequence[Sample], *, all_normals: bool = False
+    keys: Settings,
+    samples: Sequence[Sample],
+    *,
+    all_normals: bool = False,
+    needs_training: bool = True,
 ) -> DataModule:
-    """Return the data module of one run; with ``all_normals`` nothing is held out."""
+    """Return the data module of one run.
+
+    Its ``fit`` and ``bits`` are what a run records: ``dataset.bits`` where given, else what
+    ``found_depth`` finds in all ``samples``, limits and shots regardless.
+
+    Args:
+        all_normals: nothing is held out.
+        needs_training: False where pictures are only to be scored and there may be none to fit.
+    """
     dataset, light = keys.dataset, keys.train.light
     splits = split_samples(
         samples,
@@ -68,10 +116,13 @@ def build_datamodule(
         shots=dataset.shots,
         limit=dataset.limit,
         seed=keys.seed,
+        needs_training=needs_training,
     )
     return DataModule(
         splits.all_normals() if all_normals else splits,
         image_size=dataset.size,
+        fit=dataset.fit,
+        bits=dataset.bits if dataset.bits is not None else found_depth(samples),
         batch_size=keys.train.batch_size,
         seed=keys.seed,
         workers=keys.hardware.workers,
@@ -90,25 +141,27 @@ def _background(dataset: DatasetKeys, seed: int) -> list[Change]:
     return [DirtyBackground(keys.jitter, keys.noise, otsu_foreground, seed)]
 
 
-def check_data(samples: Sequence[Sample], say: Callable[[str], None]) -> None:
-    """Check headers and pairs of all samples before anything is trained.
+def check_data(
+    samples: Sequence[Sample], say: Callable[[str], None], *, bits: int | None = None
+) -> None:
+    """Check that files are whole and paired before anything is trained.
+
+    Warnings are said, one line a kind.
+
+    Args:
+        bits: depth in force (``dataset.bits``, or the run's); None to find it.
 
     Raises:
         UserError: a file that the run needs is wrong; the first one is named.
     """
-    findings = check_samples(samples, full=False)
+    findings = check_samples(samples, full=False, bits=bits)
     errors = [finding for finding in findings if finding.level == "error"]
-    for finding in findings:
-        if finding.level == "warning":
-            say(f"note: {_told(finding)}")
+    for level, line in told(findings):
+        if level == "warning":
+            say(f"note: {line}")
     if errors:
         more = f" (and {len(errors) - 1} more: adbench data check)" if len(errors) > 1 else ""
-        raise UserError(_told(errors[0]) + more)
-
-
-def _told(finding: Finding) -> str:
-    remedy = f"; {finding.remedy}" if finding.remedy else ""
-    return f"{finding.path}: {finding.message}{remedy}"
+        raise UserError(told(errors[:1])[0][1] + more)
 
 
 def check_requirements(needs: Requirements, keys: Settings, samples: Sequence[Sample]) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from adbench.data.batch import pictures
 from adbench.data.datamodule import DataModule
+from adbench.data.fit import fitted_mask
 from adbench.data.images import image_size, read_mask
 from adbench.methods.base import Detector
 from adbench.training.evaluate import Scored
@@ -63,10 +64,7 @@ class HeatMaps:
         if not scored.sample.masks:
             return None
         full = read_mask(scored.sample.masks, image_size(scored.sample.image))
-        tensor = torch.from_numpy(full)[None, None].float()
-        size = self.datamodule.image_size
-        small = torch.nn.functional.interpolate(tensor, size=size, mode="nearest")
-        return np.asarray(small[0, 0].numpy() > 0)
+        return fitted_mask(full, self.datamodule.image_size, self.datamodule.fit)
 
 
 def _scale(maps: list[NDArray[Any]]) -> tuple[float, float]:
