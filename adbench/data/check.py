@@ -15,7 +15,7 @@ from adbench.data.catalogue import CATALOGUE, Counts
 from adbench.data.depth import beyond_depth, found_depth
 from adbench.data.facts import content_hash, facts_of
 from adbench.data.files import shown_path
-from adbench.data.images import DEEPEST, defect_of, image_size, is_image, is_soft, mask_values
+from adbench.data.images import DEEPEST, image_size, is_image, open_mask
 from adbench.data.look import Look, look_at, near_duplicates
 from adbench.data.sample import ANOMALOUS, NORMAL, Sample
 from adbench.data.whole import broken_files
@@ -155,9 +155,9 @@ def _checked_masks(
                 yield _wrong_size(mask, found, size, sample)
             # the few masks of normal images are decoded even when quick: they can be wrong
             if full or sample.label == NORMAL:
-                values = mask_values(mask)
-                defective |= bool(defect_of(values).any())
-                if is_soft(values):
+                opened = open_mask(mask)
+                defective |= bool(opened.defect.any())
+                if opened.soft:
                     yield Finding("note", mask, _SOFT)
         except UserError as error:
             yield _unreadable(mask, error)

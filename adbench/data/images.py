@@ -7,6 +7,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -119,57 +120,88 @@ def read_mask(paths: Sequence[Path], size: tuple[int, int]) -> NDArray[np.bool_]
 
 
 def read_defect(path: Path) -> NDArray[np.bool_]:
-    """Return bool [H, W], True where the mask file marks a defect, see ``defect_of``.
+    """Return bool [H, W], True where the mask file marks a defect, see ``Mask``.
 
     Raises:
         UserError: the file cannot be read.
     """
-    return defect_of(mask_values(path))
+    return open_mask(path).defect
 
 
-def defect_of(values: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Return bool [H, W], True where the values [H, W] of a mask mark a defect.
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """A mask file's values.
 
-    Any value but zero is defect, so that class ids count whatever they are; where the mask is
-    soft (``is_soft``) it is what lies above half of its range, (smallest + largest value) / 2.
-    The value of a coloured pixel is its largest channel.
+    Attributes:
+        values: [H, W] of any integer type; of a coloured file the largest channel.
+        soft: whether it has grey edges or compression artefacts instead of class ids: more than
+            32 values; or, reaching above 63, being a JPEG of more than two values, values that
+            lie on slopes, or values around both ends (``_on_slopes``, ``_around_ends``).
     """
-    if is_soft(values):
-        half = (float(values.min()) + float(values.max())) / 2
-        return np.asarray(values.astype(np.float64) > half)
-    return np.asarray(values != 0)
+
+    values: NDArray[np.generic]
+    soft: bool
+
+    @property
+    def defect(self) -> NDArray[np.bool_]:
+        """[H, W]; any value but zero, so that class ids count whatever they are.
+
+        Of a soft mask what lies above half of its range, (smallest + largest value) / 2.
+        """
+        if not self.soft:
+            return np.asarray(self.values != 0)
+        half = (float(self.values.min()) + float(self.values.max())) / 2
+        return np.asarray(self.values.astype(np.float64) > half)
 
 
-def is_soft(values: NDArray[np.generic]) -> bool:
-    """Whether a mask [H, W] has grey edges or compression artefacts instead of class ids.
+def open_mask(path: Path) -> Mask:
+    """Return the values of a mask file and whether they are soft.
 
-    It has when it holds more than 32 values, or when it holds more than two, reaches above 63 and
-    nine in ten of its pixels between smallest and largest value lie on a slope: a darker and a
-    brighter pixel are among their eight neighbours. Class ids cover areas, whose inside is flat.
+    Raises:
+        UserError: the file cannot be read.
     """
-    found = np.unique(values)
-    if len(found) <= 2:
-        return False
-    if len(found) > _CLASSES:
-        return True
-    if found[-1] <= 63:
-        return False
-    pixels = values.astype(np.float32)
-    between = (pixels > found[0]) & (pixels < found[-1])
-    cross = np.ones((3, 3), np.uint8)
-    slope = (cv2.erode(pixels, cross) < pixels) & (cv2.dilate(pixels, cross) > pixels)
-    return bool(slope[between].mean() >= 0.9)
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")) or image.mode in ("L", "1"):
+            values = np.asarray(image)
+        else:
+            values = np.asarray(np.asarray(_colour(image)).max(axis=2))
+    return Mask(values, _is_soft(values, image.format in ("JPEG", "MPO")))
 
 
 _CLASSES = 32  # values of a mask, zero included; no public set has as many kinds of defect
+_HIGHEST_CLASS = 63  # what reaches above is drawn to be seen, e.g. with 255
 
 
-def mask_values(path: Path) -> NDArray[np.generic]:
-    """Return the values [H, W] of a mask file; of a coloured one the largest channel."""
-    with _opened(path) as image:
-        if image.mode.startswith(("I", "F")) or image.mode in ("L", "1"):
-            return np.asarray(image)
-        return np.asarray(np.asarray(_colour(image)).max(axis=2))
+def _is_soft(values: NDArray[np.generic], is_jpeg: bool) -> bool:
+    found = np.unique(values)
+    if len(found) <= 2 or len(found) > _CLASSES:
+        return len(found) > _CLASSES
+    if float(found[-1]) <= _HIGHEST_CLASS:
+        return False
+    return is_jpeg or _around_ends(found) or _on_slopes(values)
+
+
+def _around_ends(found: NDArray[np.generic]) -> bool:
+    """Whether sorted values keep to the lower and upper eighth of their range, two inside of each.
+
+    Ripples that a lossy format leaves around two grey values, stored anew without loss.
+    """
+    place = (found - found[0]).astype(np.float64) / float(found[-1] - found[0])
+    low, high = place <= 1 / 8, place >= 7 / 8
+    return bool((low | high).all() and low.sum() > 2 and high.sum() > 2)
+
+
+def _on_slopes(values: NDArray[np.generic]) -> bool:
+    """Whether nine in ten pixels between smallest and largest value lie on a slope.
+
+    That is, have a darker and a brighter pixel among their eight neighbours, as edges drawn with
+    anti-aliasing do. Class ids cover areas, whose inside is flat.
+    """
+    pixels = values.astype(np.float32)
+    between = (pixels > pixels.min()) & (pixels < pixels.max())
+    around = np.ones((3, 3), np.uint8)
+    slope = (cv2.erode(pixels, around) < pixels) & (cv2.dilate(pixels, around) > pixels)
+    return bool(slope[between].mean() >= 0.9)
 
 
 def read_values(path: Path) -> NDArray[np.int64]:
@@ -238,7 +270,9 @@ def decode(path: Path, *, coarse: bool = False) -> None:
 def _opened(path: Path) -> Iterator[Image.Image]:
     with _unreadable_named(path), Image.open(path) as image:
         image.load()
-        yield ImageOps.exif_transpose(image)
+        turned = ImageOps.exif_transpose(image)
+        turned.format = image.format
+        yield turned
 
 
 @contextmanager
