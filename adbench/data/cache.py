@@ -146,7 +146,8 @@ def _store(file: Path, image: NDArray[np.uint8]) -> None:
             "set ADBENCH_CACHE=FOLDER or a higher train.max_memory"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def drop_beyond(limit: int, folder: Path, keep: Sequence[Path] = ()) -> int:

@@ -15,7 +15,14 @@ from PIL import Image
 
 from adbench.data.check import check_samples
 from adbench.data.files import check_names, shown_path
-from adbench.data.images import image_size, images_in, open_mask, peak_value, read_image, read_values
+from adbench.data.images import (
+    image_size,
+    images_in,
+    open_mask,
+    peak_value,
+    read_image,
+    read_values,
+)
 from adbench.data.layouts import get_layout
 from adbench.data.whole import broken_files
 from adbench.errors import UserError

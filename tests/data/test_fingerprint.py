@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 
 import numpy as np
 import pytest
 
-from adbench.data import fingerprint as module
 from adbench.data.facts import content_hash, facts_of
 from adbench.data.fingerprint import Fingerprint, differences, fingerprint
 from adbench.data.layouts import get_layout
@@ -91,8 +91,6 @@ def test_three_hundred_megabytes_take_under_two_seconds_and_then_nothing(tmp_pat
     for number, path in enumerate(paths):
         path.write_bytes(number.to_bytes(4, "big") + block[4:])
     old = time.time_ns() - 10**11
-    import os
-
     for path in paths:
         os.utime(path, ns=(old, old))
     start = time.perf_counter()
@@ -106,8 +104,6 @@ def test_three_hundred_megabytes_take_under_two_seconds_and_then_nothing(tmp_pat
 
 
 def test_facts_are_found_once_for_an_unchanged_file(tmp_path):
-    import os
-
     path = trees.image(tmp_path / "a.png")
     calls = []
 
@@ -145,4 +141,3 @@ def test_a_missing_file_is_named(tmp_path):
     samples[0].image.unlink()
     with pytest.raises(UserError, match=samples[0].image.name):
         fingerprint(samples)
-    assert module.SCHEMA == 1

@@ -69,7 +69,15 @@ def patches(values: list[int], side: int = 6) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "values",
-    [[1], [255], [1, 2, 3], list(range(1, 13)), [50, 100, 150, 200, 250], [255, 254, 253], [1, 255]],
+    [
+        [1],
+        [255],
+        [1, 2, 3],
+        list(range(1, 13)),
+        [50, 100, 150, 200, 250],
+        [255, 254, 253],
+        [1, 255],
+    ],
 )
 @pytest.mark.parametrize("side", [1, 3, 6])
 def test_class_ids_count_whatever_they_are(tmp_path, values, side):

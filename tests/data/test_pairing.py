@@ -39,7 +39,9 @@ def test_common_namings(name):
     assert paired_masks(images, paths("masks", name)) == {images[0]: Path("masks") / name}
 
 
-@pytest.mark.parametrize("name", ["part 77.png", "part 7x_mask.png", "7.png", "mask.png", "_mask.png"])
+@pytest.mark.parametrize(
+    "name", ["part 77.png", "part 7x_mask.png", "7.png", "mask.png", "_mask.png"]
+)
 def test_other_names_pair_with_nothing(name):
     assert paired_masks(paths("bad", "part 7.JPG"), paths("masks", name)) == {}
 
@@ -104,7 +106,9 @@ def masks_of(samples) -> dict[str, str]:
 def test_one_mask_folder_for_two_defects_with_one_stem(tmp_path):
     own(tmp_path)
     trees.mask(tmp_path / "masks/0.png")
-    with pytest.raises(UserError, match=r"cut/0\.png and to .*dirt/0\.png.*options\.masks=\[FOLDER"):
+    with pytest.raises(
+        UserError, match=r"cut/0\.png and to .*dirt/0\.png.*options\.masks=\[FOLDER"
+    ):
         read(tmp_path, abnormal=["cut", "dirt"], masks="masks")
     (tmp_path / "dirt/0.png").rename(tmp_path / "dirt/1.png")
     trees.mask(tmp_path / "masks/1_gt.png")
@@ -135,7 +139,9 @@ def test_mask_folder_that_pairs_nothing_or_is_empty(tmp_path):
 def test_masks_among_the_pictures_are_refused_until_that_is_said(tmp_path):
     own(tmp_path)
     trees.mask(tmp_path / "cut/0_mask.png")
-    with pytest.raises(UserError, match=r"1 files in .*cut .*0_mask\.png of 0\.png.*options\.masks=cut"):
+    with pytest.raises(
+        UserError, match=r"1 files in .*cut .*0_mask\.png of 0\.png.*options\.masks=cut"
+    ):
         read(tmp_path, abnormal="cut")
     samples = read(tmp_path, abnormal="cut", masks="cut")
     assert masks_of(samples) == {"cut/0.png": "cut/0_mask.png"}
