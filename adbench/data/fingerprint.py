@@ -54,7 +54,7 @@ def fingerprint(samples: Iterable[Sample]) -> Fingerprint:
     splits: dict[str, dict[str, str]] = {}
     for (split, name, path), content in zip(found, hashes, strict=True):
         table = splits.setdefault(split, {})
-        table[name] = f"{os.stat(path).st_size} {content[:_DIGITS]}"
+        table[name] = _entry(path, content)
     return Fingerprint(splits)
 
 
@@ -96,6 +96,26 @@ def differences(stored: Mapping[str, Any], found: Fingerprint) -> list[str]:
         }
         lines += [_line(split, kind, sorted(names)) for kind, names in kinds.items() if names]
     return lines
+
+
+def trained_on(stored: Mapping[str, Any], samples: Iterable[Sample]) -> list[Sample]:
+    """Return the samples whose picture a run trained on, whatever its name is now.
+
+    Args:
+        stored: the run's fingerprint, as ``Fingerprint.as_dict`` gave it.
+
+    Raises:
+        UserError: a picture does not exist.
+    """
+    known = set((_tables(stored) or {}).get("train", {}).values())
+    asked = list(samples)
+    hashes = facts_of([sample.image for sample in asked], "sha256", content_hash)
+    pairs = zip(asked, hashes, strict=True)
+    return [sample for sample, content in pairs if _entry(sample.image, content) in known]
+
+
+def _entry(path: Path, content: str) -> str:
+    return f"{os.stat(path).st_size} {content[:_DIGITS]}"
 
 
 def _tables(stored: Any) -> dict[str, Mapping[str, str]] | None:

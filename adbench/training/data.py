@@ -102,8 +102,8 @@ def build_datamodule(
 ) -> DataModule:
     """Return the data module of one run.
 
-    Its ``fit`` and ``bits`` are what a run records: ``dataset.bits`` where given, else what
-    ``found_depth`` finds in all ``samples``, limits and shots regardless.
+    Its ``fit`` and ``bits`` are what a run records, and gives again as ``dataset.bits`` where it
+    meets other pictures.
 
     Args:
         all_normals: nothing is held out.
@@ -122,7 +122,7 @@ def build_datamodule(
         splits.all_normals() if all_normals else splits,
         image_size=dataset.size,
         fit=dataset.fit,
-        bits=dataset.bits if dataset.bits is not None else found_depth(samples),
+        bits=depth_of(dataset, samples),
         batch_size=keys.train.batch_size,
         seed=keys.seed,
         workers=keys.hardware.workers,
@@ -132,6 +132,11 @@ def build_datamodule(
         train_changes=[Light(light.brightness, light.contrast, keys.seed)] if light.copies else [],
         changes=_background(dataset, keys.seed),
     )
+
+
+def depth_of(dataset: DatasetKeys, samples: Sequence[Sample]) -> int | None:
+    """Return ``dataset.bits``, or where it is null what ``found_depth`` finds in all samples."""
+    return dataset.bits if dataset.bits is not None else found_depth(samples)
 
 
 def _background(dataset: DatasetKeys, seed: int) -> list[Change]:

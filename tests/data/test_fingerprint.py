@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from adbench.data.facts import content_hash, facts_of
-from adbench.data.fingerprint import Fingerprint, differences, fingerprint
+from adbench.data.fingerprint import Fingerprint, differences, fingerprint, trained_on
 from adbench.data.layouts import get_layout
 from adbench.errors import UserError
 from tests.data import trees
@@ -141,3 +141,14 @@ def test_a_missing_file_is_named(tmp_path):
     samples[0].image.unlink()
     with pytest.raises(UserError, match=samples[0].image.name):
         fingerprint(samples)
+
+
+def test_pictures_that_were_trained_on_are_known_under_other_names(tmp_path):
+    root = trees.mvtec(tmp_path / "data")
+    stored = of(root).as_dict()
+    shutil.copy(root / "bottle/train/good/001.png", tmp_path / "new.png")
+    trees.image(tmp_path / "other.png")
+    samples = get_layout("pictures", name="x").read(tmp_path, "x")
+    outside = [sample for sample in samples if sample.image.parent == tmp_path]
+    assert [s.image.name for s in trained_on(stored, outside)] == ["new.png"]
+    assert trained_on({}, outside) == []

@@ -143,9 +143,8 @@ def test_paths_inside_in_any_form_and_links_are_fine(tmp_path):
 
 
 def test_pictures_may_lie_in_a_folder_that_is_named(tmp_path):
-    written(
-        tmp_path / "lists" if (tmp_path / "lists").mkdir() else tmp_path / "lists", "image\na.png\n"
-    )
+    (tmp_path / "lists").mkdir()
+    written(tmp_path / "lists", "image\na.png\n")
     for images in ("../pictures", str(tmp_path / "pictures")):
         with pytest.raises(UserError, match=r"options\.images"):
             samples(tmp_path / "lists", images="../none")
