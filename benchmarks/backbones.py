@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adbench.backbones import FeatureExtractor, build_backbone
-from adbench.data.images import read_image, read_nonzero
+from adbench.data.images import read_defect, read_image
 from adbench.data.layouts.mvtec import read_category
 from adbench.data.sample import Sample
 from adbench.metrics import PixelMetrics, image_metrics
@@ -130,7 +130,7 @@ def squashed_mask(sample: Sample, side: int) -> NDArray[np.bool_]:
     """Return the union of the sample's masks at the working size; empty for a good image."""
     mask = np.zeros((side, side), np.uint8)
     for path in sample.masks or ():
-        own = read_nonzero(path).astype(np.uint8)
+        own = read_defect(path).astype(np.uint8)
         mask |= cv2.resize(own, (side, side), interpolation=cv2.INTER_NEAREST)
     return mask.astype(bool)
 

@@ -9,11 +9,13 @@ from adbench.cli.arguments import parsed_arguments
 from adbench.cli.console import print_table
 from adbench.errors import UserError, nearest
 
-HELP = """usage: adbench data check dataset=NAME [dataset.root=FOLDER] [full=true]
+HELP = """usage: adbench data check dataset=NAME [dataset.root=FOLDER] [full=false] [all=true]
        adbench data list
 
-check: pairs of images and masks, sizes, empty masks, unreadable files, duplicates between train
-       and test, counts beside the published ones; full=true decodes every file.
+check: whole files, pairs of images and masks, sizes, depth, duplicates between train and test,
+       counts beside the published ones; every file is decoded: empty and soft masks, pictures
+       that show nothing, near-duplicates of good and defective. full=false leaves out what needs
+       decoding; all=true prints a line for each file instead of one for each kind.
        Exit code 2 where an error is found.
 list:  known data sets: counts, licences, pages, hashes."""
 
@@ -56,20 +58,37 @@ def _list(words: Sequence[str]) -> int:
 
 def _check(words: Sequence[str]) -> int:
     from adbench.config.compose import compose_config
-    from adbench.config.schema import DatasetKeys, from_mapping
-    from adbench.data.check import check_samples, count_table
-    from adbench.training.data import chosen_categories, read_samples
+    from adbench.config.schema import DatasetKeys
+    from adbench.config.typed import from_mapping
+    from adbench.data.check import check_samples, count_table, told
+    from adbench.data.opening import chosen_categories, read_samples
 
-    full = "full=true" in words
-    arguments = parsed_arguments([word for word in words if not word.startswith("full=")])
+    options, rest = _options(words)
+    arguments = parsed_arguments(rest)
     config = compose_config("train", arguments.overrides, arguments.config_dir)
     dataset = from_mapping(DatasetKeys, config["dataset"], "dataset")
     samples = read_samples(dataset, chosen_categories(dataset))
     print_table(dataset.name, *count_table(dataset.name, samples), plain=False)
-    findings = check_samples(samples, full=full)
-    for finding in findings:
-        remedy = f" -> {finding.remedy}" if finding.remedy else ""
-        print(f"{finding.level}: {finding.path}: {finding.message}{remedy}")
+    findings = check_samples(
+        samples, full=options["full"], fit=dataset.fit, size=dataset.size, bits=dataset.bits
+    )
+    for level, line in told(findings, every=options["all"]):
+        print(f"{level}: {line}")
     levels = Counter(finding.level for finding in findings)
-    print(f"{len(samples)} images, {levels['error']} errors, {levels['warning']} warnings")
+    told_levels = ", ".join(f"{levels[level]} {level}s" for level in ("error", "warning", "note"))
+    print(f"{len(samples)} images, {told_levels}")
     return 2 if levels["error"] else 0
+
+
+def _options(words: Sequence[str]) -> tuple[dict[str, bool], list[str]]:
+    """Return full and all as given, and the other words."""
+    options, rest = {"full": True, "all": False}, []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in options or not equals:
+            rest.append(word)
+        elif value.lower() in ("true", "false"):
+            options[key] = value.lower() == "true"
+        else:
+            raise UserError(f"{word[:80]}: true or false is expected")
+    return options, rest

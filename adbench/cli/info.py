@@ -19,7 +19,7 @@ def run(words: Sequence[str]) -> int:
         raise UserError(f"info takes no arguments, found '{words[0]}'")
     from adbench.cli.console import print_table
     from adbench.config.locate import conf_folder
-    from adbench.data.cache import default_cache_folder
+    from adbench.data.places import default_cache_folder
     from adbench.runs.environment import environment
 
     found = environment()
@@ -33,9 +33,17 @@ def run(words: Sequence[str]) -> int:
         ["configuration", str(conf_folder())],
         ["data sets (ADBENCH_DATA)", str(Path(os.environ.get("ADBENCH_DATA", "data")).absolute())],
         ["image cache (ADBENCH_CACHE)", str(default_cache_folder())],
+        ["its pictures, at most (ADBENCH_CACHE_SIZE)", _cache_size()],
         ["hub cache (HF_HOME)", os.environ.get("HF_HOME", "the hub library's default")],
         ["outputs (run.root)", str(Path("outputs").absolute())],
     ]
     print()
     print_table("places", ["what", "where"], rows, plain=False)
     return 0
+
+
+def _cache_size() -> str:
+    from adbench.data.cache import cached_bytes
+    from adbench.data.places import cache_limit
+
+    return f"{cached_bytes() / 1e9:.2f} GB of {cache_limit() / 1e9:g} GB"

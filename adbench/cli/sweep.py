@@ -133,7 +133,7 @@ def _categories(cell: Cell, config_dir: Path | None) -> list[str]:
     if section["multiclass"] or not (category == "all" or isinstance(category, list)):
         return []
     from adbench.config.schema import DatasetKeys, from_mapping
-    from adbench.training.data import chosen_categories
+    from adbench.data.opening import chosen_categories
 
     return chosen_categories(from_mapping(DatasetKeys, section, "dataset"))
 

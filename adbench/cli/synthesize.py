@@ -62,8 +62,9 @@ def _split(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 def _set(own: dict[str, Any], rest: list[str], config_dir: Path | None) -> Path:
     from adbench.config.compose import compose_config
     from adbench.config.schema import settings
+    from adbench.data.opening import chosen_categories, read_samples
     from adbench.training.build import build_synthesis
-    from adbench.training.data import build_datamodule, check_data, chosen_categories, read_samples
+    from adbench.training.data import build_datamodule, check_data
 
     config = compose_config("train", rest, config_dir)
     keys = settings(config)

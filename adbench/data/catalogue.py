@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adbench.data.cache import default_cache_folder
+from adbench.data.places import default_cache_folder
 from adbench.errors import UserError, nearest
 
 NC = "CC BY-NC-SA 4.0"
@@ -247,6 +247,8 @@ def dataset_root(
         return Path(root).expanduser().absolute() if root else default_cache_folder() / "demo"
     if layout == "folder" and root is None:
         return Path.cwd()
+    if layout == "pictures" and root is None:
+        raise UserError("pictures of which folder? set dataset.root=FOLDER")
     found = Path(root).expanduser().absolute() if root else data_folder() / (folder or name)
     if found.is_dir() or (layout == "csv" and found.is_file()):
         return found

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from adbench.config.schema import Fit
 from adbench.data.catalogue import CATALOGUE, Counts
-from adbench.data.images import (
-    image_size,
-    is_image,
-    read_image,
-    read_nonzero,
-    seems_whole,
-)
+from adbench.data.depth import beyond_depth, found_depth
+from adbench.data.facts import content_hash, facts_of
+from adbench.data.files import shown_path
+from adbench.data.images import DEEPEST, image_size, is_image, open_mask
+from adbench.data.look import Look, look_at, near_duplicates
 from adbench.data.sample import ANOMALOUS, NORMAL, Sample
+from adbench.data.whole import broken_files
 from adbench.errors import UserError
 
-Level = Literal["error", "warning"]
+Level = Literal["error", "warning", "note"]
+_LEVELS = ("error", "warning", "note")
 _MASK_ROOTS = ("ground_truth", "Masks")
+_SHOWN = 3  # examples of one kind
+_TALL = 3.0  # how much squashing may change the ratio of the sides before it is a word worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,41 +33,96 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        level: ``error`` stops a run; ``warning`` is said.
+        level: ``error`` stops a run; ``warning`` is said; ``note`` is only told when asked.
         path: the file or folder it is about.
         message: what is wrong.
         remedy: what to do about it; empty where nothing is needed.
+        kind: what several findings have in common; empty where the message says it.
     """
 
     level: Level
     path: Path
     message: str
     remedy: str = ""
+    kind: str = ""
 
 
-def check_samples(samples: Sequence[Sample], *, full: bool) -> list[Finding]:
+def check_samples(
+    samples: Sequence[Sample],
+    *,
+    full: bool,
+    fit: Fit = "squash",
+    size: tuple[int, int] = (1, 1),
+    bits: int | None = None,
+) -> list[Finding]:
     """Return what is wrong with ``samples``: errors first, by path within a level.
 
-    Headers, sizes, pairing, orphan masks and equal files in train and test are always checked;
-    give whole categories, else masks of images left out count as orphans.
+    Whole files (``adbench.data.whole``), sizes, pairing, orphan masks, depth and equal files in
+    train and test are always checked; give whole categories, else masks of images left out count
+    as orphans.
 
     Args:
-        full: decode every file as well: broken pixels, empty masks, masks of normal images,
-            and equal pictures in unequal files.
+        full: decode every file as well: empty, soft and normal images' masks, equal pictures in
+            unequal files, near-duplicates between good and defective, flat pictures; and tell
+            what is unusual about sizes, shapes and depth.
+        fit, size, bits: how pictures are brought to the working size; bits None to find them.
     """
     findings: list[Finding] = []
+    damaged = broken_files(p for sample in samples for p in (sample.image, *sample.masks))
+    sizes: dict[Path, tuple[int, int]] = {}
     for sample in samples:
-        findings += _checked(sample, full=full)
+        findings += _checked(sample, sizes, damaged, full=full)
+    sound = [sample for sample in samples if sample.image in sizes]
+    findings += _masks_used_twice(samples)
     findings += _orphan_masks(samples)
-    findings += _duplicates(samples, full=full)
-    return sorted(set(findings), key=lambda f: (f.level, f.path.as_posix(), f.message))
+    findings += _equal(_by_content(sound), "is the same file as")
+    findings += _depths(sound, bits, full=full)
+    if full:
+        findings += _sizes(sound, sizes, fit, size)
+        findings += _pictures(sound, bits if bits is not None else found_depth(sound))
+    order = {level: position for position, level in enumerate(_LEVELS)}
+    return sorted(set(findings), key=lambda f: (order[f.level], f.path.as_posix(), f.message))
 
 
-def _checked(sample: Sample, *, full: bool) -> Iterator[Finding]:
+def told(findings: Sequence[Finding], *, every: bool = False) -> list[tuple[Level, str]]:
+    """Return (level, line) of findings: one line for each kind, with a count and three examples.
+
+    Args:
+        every: one line for each finding instead.
+    """
+    groups: dict[object, list[Finding]] = defaultdict(list)
+    for position, found in enumerate(findings):
+        kind = position if every else (found.level, found.kind or found.message, found.remedy)
+        groups[kind].append(found)
+    return [(group[0].level, _line(group)) for group in groups.values()]
+
+
+def _line(group: Sequence[Finding]) -> str:
+    first = group[0]
+    remedy = f"; {first.remedy}" if first.remedy else ""
+    if len(group) == 1:
+        return f"{shown_path(first.path)}: {first.message}{remedy}"
+    above = os.path.commonpath([found.path.parent for found in group])
+    names = [shown_path(os.path.relpath(found.path, above)) for found in group[:_SHOWN]]
+    more = ", ..." if len(group) > _SHOWN else ""
+    return (
+        f"{len(group)} files in {shown_path(above)}: {first.kind or first.message} "
+        f"({', '.join(names)}{more}){remedy}"
+    )
+
+
+def _checked(
+    sample: Sample,
+    sizes: dict[Path, tuple[int, int]],
+    damaged: Mapping[Path, str],
+    *,
+    full: bool,
+) -> Iterator[Finding]:
     try:
-        size = _checked_size(sample.image, full=full)
+        _raise_damage(sample.image, damaged)
+        sizes[sample.image] = image_size(sample.image)
     except UserError as error:
-        yield Finding("error", sample.image, _short(error, sample.image), _REPLACE)
+        yield _unreadable(sample.image, error)
         return
     if sample.label == ANOMALOUS and sample.split == "test" and not sample.masks:
         yield Finding(
@@ -72,32 +131,36 @@ def _checked(sample: Sample, *, full: bool) -> Iterator[Finding]:
             "defective, but has no mask: left out of pixel metrics",
             "add a mask file of the same stem, or of the stem and _mask",
         )
-    yield from _checked_masks(sample, size, full=full)
+    yield from _checked_masks(sample, sizes[sample.image], damaged, full=full)
 
 
-_REPLACE = "replace or remove the file"
+def _raise_damage(path: Path, damaged: Mapping[Path, str]) -> None:
+    if path in damaged:
+        raise UserError(damaged[path])
 
 
-def _checked_size(path: Path, *, full: bool) -> tuple[int, int]:
-    """Return (height, width); decodes where asked, or where the file's end looks wrong."""
-    size = image_size(path)
-    if full or not seems_whole(path):
-        read_image(path)
-    return size
+def _unreadable(path: Path, error: UserError) -> Finding:
+    return Finding("error", path, _short(error, path), "replace or remove the file")
 
 
-def _checked_masks(sample: Sample, size: tuple[int, int], *, full: bool) -> Iterator[Finding]:
+def _checked_masks(
+    sample: Sample, size: tuple[int, int], damaged: Mapping[Path, str], *, full: bool
+) -> Iterator[Finding]:
     defective = False
     for mask in sample.masks:
         try:
+            _raise_damage(mask, damaged)
             found = image_size(mask)
             if found != size:
-                yield Finding("error", mask, _wrong_size(found, size, sample), "correct the mask")
+                yield _wrong_size(mask, found, size, sample)
             # the few masks of normal images are decoded even when quick: they can be wrong
-            if full or sample.label == NORMAL or not seems_whole(mask):
-                defective |= bool(read_nonzero(mask).any())
+            if full or sample.label == NORMAL:
+                opened = open_mask(mask)
+                defective |= bool(opened.defect.any())
+                if opened.soft:
+                    yield Finding("note", mask, _SOFT)
         except UserError as error:
-            yield Finding("error", mask, _short(error, mask), _REPLACE)
+            yield _unreadable(mask, error)
             return
     if defective and sample.label == NORMAL:
         yield Finding(
@@ -112,17 +175,143 @@ def _checked_masks(sample: Sample, size: tuple[int, int], *, full: bool) -> Iter
         )
 
 
-def _wrong_size(found: tuple[int, int], size: tuple[int, int], sample: Sample) -> str:
-    return (
+_SOFT = "mask with soft edges or compression artefacts: taken above half of its range of values"
+
+
+def _wrong_size(
+    mask: Path, found: tuple[int, int], size: tuple[int, int], sample: Sample
+) -> Finding:
+    message = (
         f"mask of {found[1]}x{found[0]} pixels, but its image {sample.relative} has "
         f"{size[1]}x{size[0]} (width x height)"
     )
+    return Finding("error", mask, message, "correct the mask", "masks of another size than images")
 
 
 def _short(error: UserError, path: Path) -> str:
     """Return the reader's message without the path, which the finding names already."""
     text = str(error).split(";")[0]
-    return text.replace(f" {path}", "").replace("cannot read image:", "cannot be read:")
+    name = shown_path(path)
+    return text.replace(f" {name}", "").replace("cannot read image:", "cannot be read:")
+
+
+def _masks_used_twice(samples: Iterable[Sample]) -> Iterator[Finding]:
+    """Yield masks of several defective images: at most one of them can be right."""
+    owners: dict[Path, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.label == ANOMALOUS:
+            for mask in sample.masks:
+                owners[mask].append(sample)
+    for mask, several in owners.items():
+        if len(several) > 1:
+            yield Finding(
+                "error",
+                mask,
+                f"mask of {several[0].relative} and of {several[1].relative}: used once only",
+                "give each picture its own mask",
+                "masks of several pictures",
+            )
+
+
+def _depths(samples: Sequence[Sample], bits: int | None, *, full: bool) -> Iterator[Finding]:
+    """Yield pictures with values beyond the depth in force, and when full that depth."""
+    try:
+        depth = bits if bits is not None else found_depth(samples)
+        beyond = beyond_depth(samples, depth)
+    except UserError:
+        return  # told by the check of the file itself
+    for sample in beyond:
+        yield Finding(
+            "warning",
+            sample.image,
+            f"brighter than the {depth} bits that the data set's pictures have: clipped",
+            "set dataset.bits",
+        )
+    if full and samples and depth not in (None, DEEPEST):
+        where = samples[0].root or samples[0].image.parent
+        yield Finding("note", where, f"{depth} bits are used of its pictures' 16 (dataset.bits)")
+
+
+def _sizes(
+    samples: Sequence[Sample],
+    sizes: Mapping[Path, tuple[int, int]],
+    fit: Fit,
+    working: tuple[int, int],
+) -> Iterator[Finding]:
+    """Yield categories of unequal pictures, and pictures that squashing changes much."""
+    by_category: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_category[sample.category].append(sample)
+    for category, own in by_category.items():
+        counts = Counter(sizes[sample.image] for sample in own)
+        if len(counts) > 1:
+            common = ", ".join(f"{n} of {w}x{h}" for (h, w), n in counts.most_common(_SHOWN))
+            more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
+            message = f"sizes of the pictures of {category} differ: {common}{more}"
+            yield Finding("note", own[0].root or own[0].image.parent, message)
+    if fit != "squash":
+        return
+    for sample in samples:
+        height, width = sizes[sample.image]
+        ratio = (width / height) / (working[1] / working[0])
+        if max(ratio, 1 / ratio) > _TALL:
+            yield Finding(
+                "note",
+                sample.image,
+                f"{width}x{height} pixels lose their shape when squashed to the working size",
+                "dataset.fit=pad keeps its shape, dataset.fit=crop looks at its middle",
+                "far from the working size's shape, and squashed to it",
+            )
+
+
+def _pictures(samples: Sequence[Sample], bits: int | None) -> Iterator[Finding]:
+    """Yield what only looking at every picture tells."""
+    looks = _looks([sample.image for sample in samples], bits)
+    seen: list[tuple[Sample, Look]] = []
+    for sample, found in zip(samples, looks, strict=True):
+        if isinstance(found, UserError):
+            yield _unreadable(sample.image, found)
+            continue
+        seen.append((sample, found))
+        if sample.label == NORMAL and found.is_flat:
+            yield Finding(
+                "warning",
+                sample.image,
+                "shows nothing: all of one grey value (a covered lens, an unlit part?)",
+                "remove it, unless good parts look like that",
+            )
+    groups: dict[bytes, list[Sample]] = defaultdict(list)
+    for sample, found in seen:
+        groups[found.digest].append(sample)
+    yield from _equal(groups.values(), "shows the same pixels as")
+    yield from _near(seen)
+
+
+def _looks(paths: Sequence[Path], bits: int | None) -> list[Look | UserError]:
+    def look(path: Path) -> Look | UserError:
+        try:
+            return look_at(path, bits)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(look, paths))
+
+
+def _near(seen: Sequence[tuple[Sample, Look]]) -> Iterator[Finding]:
+    good = [(sample, look) for sample, look in seen if sample.label == NORMAL]
+    bad = [(sample, look) for sample, look in seen if sample.label == ANOMALOUS]
+    pairs = near_duplicates([look for _, look in good], [look for _, look in bad])
+    for position, (i, j) in enumerate(pairs):
+        if position and pairs[position - 1][1] == j:
+            continue
+        yield Finding(
+            "warning",
+            bad[j][0].image,
+            f"defective, but nearly the same picture as the good {good[i][0].relative}",
+            "one of the two labels is wrong, or one picture was made from the other",
+            "defective, but nearly the same picture as a good one",
+        )
 
 
 def _orphan_masks(samples: Iterable[Sample]) -> Iterator[Finding]:
@@ -132,14 +321,15 @@ def _orphan_masks(samples: Iterable[Sample]) -> Iterator[Finding]:
     images = {sample.image.parent for sample in samples}
     orphans: dict[Path, list[Path]] = defaultdict(list)
     for folder in _mask_folders(samples):
-        for path in folder.rglob("*") if folder.name in _MASK_ROOTS else folder.iterdir():
+        for path in folder.glob("**/*" if folder.name in _MASK_ROOTS else "*"):
             if is_image(path) and path not in used and path.parent not in images:
                 orphans[path.parent].append(path)
     for folder, paths in sorted(orphans.items()):
+        example = shown_path(min(paths).name)
         yield Finding(
             "warning",
             folder,
-            f"{len(paths)} masks belong to none of the images read, e.g. {min(paths).name}",
+            f"{len(paths)} masks belong to none of the images read, e.g. {example}",
             "name masks like their images, or like them with _mask; or remove them",
         )
 
@@ -158,14 +348,6 @@ def _mask_folders(samples: Iterable[Sample]) -> set[Path]:
     return folders
 
 
-def _duplicates(samples: Sequence[Sample], *, full: bool) -> Iterator[Finding]:
-    """Yield test images that are equal to an image of the training or validation split."""
-    readable = [sample for sample in samples if sample.image.is_file()]
-    yield from _equal(_by_content(readable), "is the same file as")
-    if full:
-        yield from _equal(_by_pixels(readable), "shows the same pixels as")
-
-
 def _equal(groups: Iterable[list[Sample]], how: str) -> Iterator[Finding]:
     for group in groups:
         fitted = [sample for sample in group if sample.split != "test"]
@@ -176,6 +358,7 @@ def _equal(groups: Iterable[list[Sample]], how: str) -> Iterator[Finding]:
                     sample.image,
                     f"{how} {fitted[0].relative} of the {fitted[0].split} split",
                     "remove one of them: test results are not honest otherwise",
+                    f"test picture that {how} one of the training or validation split",
                 )
 
 
@@ -184,28 +367,17 @@ def _by_content(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
     lengths: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
         lengths[sample.image.stat().st_size].append(sample)
-    for group in lengths.values():
-        if len({sample.split == "test" for sample in group}) > 1:
-            yield from _grouped((hashlib.sha256(s.image.read_bytes()).digest(), s) for s in group)
-
-
-def _by_pixels(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    def keyed() -> Iterator[tuple[bytes, Sample]]:
-        for sample in samples:
-            try:
-                pixels = read_image(sample.image)
-            except UserError:
-                continue  # told by the check of the file itself
-            yield hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).digest(), sample
-
-    return _grouped(keyed())
-
-
-def _grouped(keyed: Iterable[tuple[bytes, Sample]]) -> Iterator[list[Sample]]:
-    groups: dict[bytes, list[Sample]] = defaultdict(list)
-    for key, sample in keyed:
-        groups[key].append(sample)
-    yield from (group for group in groups.values() if len(group) > 1)
+    suspects = [
+        sample
+        for group in lengths.values()
+        if len({each.split == "test" for each in group}) > 1
+        for sample in group
+    ]
+    hashes = facts_of([sample.image for sample in suspects], "sha256", content_hash)
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample, content in zip(suspects, hashes, strict=True):
+        groups[content].append(sample)
+    yield from groups.values()
 
 
 def counted(samples: Iterable[Sample]) -> dict[str, Counts]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from adbench.config.schema import Fit
 from adbench.data.batch import Batch
 from adbench.data.cache import ImageCache
 from adbench.data.changes import Change
@@ -56,9 +57,10 @@ def split_samples(
         limit: at most so many images of each split, evenly spaced over its order; a test set
             keeps its share of defects.
         seed: fixes who is held out.
+        needs_training: False where pictures are only to be scored: there may be none to train on.
 
     Raises:
-        UserError: no normal image is left to train on.
+        UserError: there is no normal image to train on, or no image at all.
     """
     found = ordered(samples)
     normals = [s for s in found if s.split == "train" and s.label == NORMAL]
@@ -72,7 +74,9 @@ def split_samples(
         train += kept
         held += out
     if not train and needs_training:
-        raise UserError("no normal training image is left; lower dataset.hold_out or add images")
+        raise UserError("no normal training image was found; at least one is needed to train on")
+    if not (train or val or test):
+        raise UserError("no image to test on: neither a test split nor held-out normals")
     return Splits(_spread(train, limit), _spread(val or held, limit), _spread_test(test, limit))
 
 
@@ -84,7 +88,9 @@ def _held_out(
         if shots > len(own):
             raise UserError(f"dataset.shots={shots}, but there are only {len(own)} normal images")
         order = order[:shots]
-    count = 0 if hold_out <= 0 or len(order) < 2 else max(1, round(hold_out * len(order)))
+    count = 0
+    if hold_out > 0 and len(order) > 1:  # at least one on either side
+        count = min(max(1, round(hold_out * len(order))), len(order) - 1)
     out = set(order[:count].tolist())
     kept = sorted(set(order.tolist()) - out)
     return [own[i] for i in kept], [own[i] for i in sorted(out)]
@@ -141,7 +147,7 @@ class SplitReader:
         self.changes = tuple(changes)
 
     def __call__(self, indices: Sequence[int]) -> Batch:
-        pixels = np.ascontiguousarray(self.cache.pixels[[i % self.photographs for i in indices]])
+        pixels = self.cache.rows([i % self.photographs for i in indices])
         image = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
         chosen = [self.samples[i] for i in indices]
         for change in self.changes:
@@ -180,6 +186,7 @@ class DataModule(lightning.LightningDataModule):
 
     Attributes:
         image_size: (height, width) of every batch.
+        fit, bits: how pictures were brought to that size and to 8 bits.
         train_samples, val_samples, test_samples: normals to fit (every copy one), held-out
             normals, test set.
 
@@ -195,6 +202,8 @@ class DataModule(lightning.LightningDataModule):
         splits: Splits,
         *,
         image_size: tuple[int, int],
+        fit: Fit = "squash",
+        bits: int | None = None,
         batch_size: int = 8,
         seed: int = 0,
         workers: int = 0,
@@ -207,13 +216,15 @@ class DataModule(lightning.LightningDataModule):
         super().__init__()
         self.splits = splits
         self.image_size = image_size
+        self.fit: Fit = fit
+        self.bits = bits
         self.batch_size = batch_size
         self.seed = seed
         self.workers = workers
         self.epoch_images = epoch_images
         share = max_memory // 3
         caches = {
-            name: ImageCache(samples, image_size, max_memory=share)
+            name: ImageCache(samples, image_size, fit=fit, bits=bits, max_memory=share)
             for name, samples in (
                 ("train", splits.train),
                 ("val", splits.val),
@@ -245,6 +256,8 @@ class DataModule(lightning.LightningDataModule):
         return DataModule(
             replace(self.splits, test=[]),
             image_size=self.image_size,
+            fit=self.fit,
+            bits=self.bits,
             batch_size=self.batch_size,
             seed=self.seed,
             workers=self.workers,
@@ -290,7 +303,7 @@ class DataModule(lightning.LightningDataModule):
     def _loader(self, sampler: Sampler[int]) -> DataLoader[int]:
         reader = self._readers["train"]
         if self.workers:
-            _ = reader.cache.pixels  # decoded once here, shared by forked workers
+            reader.cache.fill()  # decoded once here, shared by forked workers
         return DataLoader(
             _Split(len(reader.samples)),
             batch_size=self.batch_size,

@@ -1,79 +1,19 @@
-"""From a configuration to samples and a data module; pre-flight."""
+"""From settings and samples to a data module; pre-flight."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from adbench.config.schema import DatasetKeys, Settings
-from adbench.data.catalogue import dataset_root
 from adbench.data.changes import Change, DirtyBackground, Light
-from adbench.data.check import Finding, check_samples
+from adbench.data.check import check_samples, told
 from adbench.data.datamodule import DataModule, split_samples
-from adbench.data.layouts import get_layout
-from adbench.data.layouts.base import Layout
+from adbench.data.depth import found_depth
 from adbench.data.sample import Sample
-from adbench.errors import UserError, nearest
+from adbench.errors import UserError
 from adbench.methods.base import Requirements
 from adbench.synthesis.foreground import otsu_foreground
-
-
-def open_layout(dataset: DatasetKeys) -> tuple[Layout, Path]:
-    """Return the layout and the root of a data set."""
-    root = dataset_root(
-        dataset.name, layout=dataset.layout, root=dataset.root, folder=dataset.folder
-    )
-    return get_layout(dataset.layout, **dataset.options), root
-
-
-def located(config: Mapping[str, Any], dataset: DatasetKeys) -> dict[str, Any]:
-    """Return the configuration with its data's place and name written out.
-
-    A run that is tested from another folder finds its pictures, and its category keeps its name.
-    """
-    found = resolved_dataset(dataset)
-    section = {**config["dataset"], "root": found.root, "options": dict(found.options)}
-    return {**config, "dataset": section}
-
-
-def resolved_dataset(dataset: DatasetKeys) -> DatasetKeys:
-    if dataset.layout == "demo":
-        return dataset
-    _, root = open_layout(dataset)
-    return replace(dataset, root=str(root))
-
-
-def chosen_categories(dataset: DatasetKeys) -> list[str]:
-    """Return the categories that ``dataset.category`` asks for, in the layout's order.
-
-    Raises:
-        UserError: the root is missing, or a category is not there.
-    """
-    layout, root = open_layout(dataset)
-    known = layout.categories(root)
-    wanted = dataset.category
-    if wanted == "all":
-        return known
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"no category '{name}' in {root}{nearest(name, known)} (there: {', '.join(known)})"
-            )
-    return names
-
-
-def read_samples(dataset: DatasetKeys, categories: Sequence[str]) -> list[Sample]:
-    """Return all samples of the categories."""
-    layout, root = open_layout(dataset)
-    found: list[Sample] = []
-    for category in categories:
-        found += layout.read(root, category)
-    if not found:
-        raise UserError(f"{root} holds no image of {', '.join(categories)}")
-    return found
 
 
 def build_datamodule(
@@ -85,9 +25,12 @@ def build_datamodule(
 ) -> DataModule:
     """Return the data module of one run.
 
+    Its ``fit`` and ``bits`` are what a run records, and gives again as ``dataset.bits`` where it
+    meets other pictures.
+
     Args:
-        all_normals: hold nothing out.
-        needs_training: False: pictures to test alone are enough.
+        all_normals: nothing is held out.
+        needs_training: False where pictures are only to be scored and there may be none to fit.
     """
     dataset, light = keys.dataset, keys.train.light
     splits = split_samples(
@@ -101,6 +44,8 @@ def build_datamodule(
     return DataModule(
         splits.all_normals() if all_normals else splits,
         image_size=dataset.size,
+        fit=dataset.fit,
+        bits=depth_of(dataset, samples),
         batch_size=keys.train.batch_size,
         seed=keys.seed,
         workers=keys.hardware.workers,
@@ -112,6 +57,11 @@ def build_datamodule(
     )
 
 
+def depth_of(dataset: DatasetKeys, samples: Sequence[Sample]) -> int | None:
+    """Return ``dataset.bits``, or where it is null what ``found_depth`` finds in all samples."""
+    return dataset.bits if dataset.bits is not None else found_depth(samples)
+
+
 def _background(dataset: DatasetKeys, seed: int) -> list[Change]:
     keys = dataset.corrupt_background
     if keys.jitter == 0 and keys.noise == 0:
@@ -119,25 +69,27 @@ def _background(dataset: DatasetKeys, seed: int) -> list[Change]:
     return [DirtyBackground(keys.jitter, keys.noise, otsu_foreground, seed)]
 
 
-def check_data(samples: Sequence[Sample], say: Callable[[str], None]) -> None:
-    """Check headers and pairs of all samples before anything is trained.
+def check_data(
+    samples: Sequence[Sample], say: Callable[[str], None], *, bits: int | None = None
+) -> None:
+    """Check that files are whole and paired before anything is trained.
+
+    Warnings are said, one line a kind.
+
+    Args:
+        bits: depth in force (``dataset.bits``, or the run's); None to find it.
 
     Raises:
         UserError: a file that the run needs is wrong; the first one is named.
     """
-    findings = check_samples(samples, full=False)
+    findings = check_samples(samples, full=False, bits=bits)
     errors = [finding for finding in findings if finding.level == "error"]
-    for finding in findings:
-        if finding.level == "warning":
-            say(f"note: {_told(finding)}")
+    for level, line in told(findings):
+        if level == "warning":
+            say(f"note: {line}")
     if errors:
         more = f" (and {len(errors) - 1} more: adbench data check)" if len(errors) > 1 else ""
-        raise UserError(_told(errors[0]) + more)
-
-
-def _told(finding: Finding) -> str:
-    remedy = f"; {finding.remedy}" if finding.remedy else ""
-    return f"{finding.path}: {finding.message}{remedy}"
+        raise UserError(told(errors[:1])[0][1] + more)
 
 
 def check_requirements(needs: Requirements, keys: Settings, samples: Sequence[Sample]) -> None:

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from adbench.config.schema import MetricKeys
+from adbench.config.schema import Fit, MetricKeys
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
+from adbench.data.fit import fitted_mask, unfitted
 from adbench.data.images import image_size, read_mask
 from adbench.data.layouts.base import GOOD
 from adbench.data.sample import ANOMALOUS, NORMAL, Sample
@@ -90,14 +90,14 @@ def held_out(
         batches, samples = datamodule.test_batches(), datamodule.test_samples
     for scored in scored_images(detector, batches, samples, device):
         scores.append(scored.score)
-        moments.update(_judged_map(scored, keys.resolution))
+        moments.update(_judged_map(scored, keys.resolution, datamodule.fit))
     return HeldOut(np.array(scores, dtype=np.float64), moments.threshold)
 
 
-def _judged_map(scored: Scored, resolution: str) -> NDArray[np.float32]:
+def _judged_map(scored: Scored, resolution: str, fit: Fit) -> NDArray[np.float32]:
     if resolution == "working":
         return scored.anomaly_map
-    return resized_map(scored.anomaly_map, image_size(scored.sample.image))
+    return unfitted(scored.anomaly_map, image_size(scored.sample.image), fit)
 
 
 def evaluate(
@@ -123,7 +123,7 @@ def evaluate(
         pro_flavour=keys.pro_flavour,
     )
     fixed = None if pixel_threshold is None else FixedThresholdF1(pixel_threshold)
-    tally = _Tally(pixel, fixed, keys.resolution)
+    tally = _Tally(pixel, fixed, keys.resolution, datamodule.fit)
     for scored in scored_images(
         detector, datamodule.test_batches(), datamodule.test_samples, device
     ):
@@ -146,9 +146,9 @@ class _Tally:
     """Feeds one scored image after another into the metrics."""
 
     def __init__(
-        self, pixel: PixelMetrics, fixed: FixedThresholdF1 | None, resolution: str
+        self, pixel: PixelMetrics, fixed: FixedThresholdF1 | None, resolution: str, fit: Fit
     ) -> None:
-        self.pixel, self.fixed, self.resolution = pixel, fixed, resolution
+        self.pixel, self.fixed, self.resolution, self.fit = pixel, fixed, resolution, fit
         self.spro = SproMetrics()
         self.samples: list[Sample] = []
         self.scores: list[float] = []
@@ -164,7 +164,7 @@ class _Tally:
         self.scores.append(scored.score)
         self.labels.append(sample.label)
         if sample.label >= 0:
-            self._add_map(sample, _judged_map(scored, self.resolution))
+            self._add_map(sample, _judged_map(scored, self.resolution, self.fit))
         self.seconds += time.perf_counter() - start
 
     def _add_map(self, sample: Sample, full: NDArray[np.float32]) -> None:
@@ -177,7 +177,7 @@ class _Tally:
             np.zeros(size, dtype=bool) if sample.label == NORMAL else read_mask(sample.masks, size)
         )
         if mask.shape != full.shape:
-            mask = _nearest(mask, full.shape)
+            mask = fitted_mask(mask, full.shape, self.fit)
         self.pixel.update(full, mask, group=sample.defect, name=sample.relative)
         if self.fixed is not None:
             self.fixed.update(full, mask, sample.group or "")
@@ -268,20 +268,6 @@ class _Tally:
                 if self.fixed is not None:
                     found[name]["fixed"] = self.fixed.compute(name)
         return found
-
-
-def resized_map(working: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the map brought to ``size`` (height, width) once, bilinearly."""
-    if working.shape == size:
-        return working
-    tensor = torch.from_numpy(np.ascontiguousarray(working))[None, None]
-    grown = functional.interpolate(tensor, size=size, mode="bilinear", align_corners=False)
-    return np.asarray(grown[0, 0].numpy(), dtype=np.float32)
-
-
-def _nearest(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    tensor = torch.from_numpy(mask)[None, None].float()
-    return np.asarray(functional.interpolate(tensor, size=shape, mode="nearest")[0, 0].numpy() > 0)
 
 
 def prediction_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 
 from adbench.data.batch import pictures
 from adbench.data.datamodule import DataModule
+from adbench.data.fit import fitted_mask
 from adbench.data.images import image_size, read_mask
+from adbench.data.sample import Sample
 from adbench.methods.base import Detector
 from adbench.training.evaluate import Scored
 from adbench.training.heatmaps import chosen_images, panel, write_png
+from adbench.training.threshold import StoredThreshold
 
 
 class HeatMaps:
@@ -45,33 +49,52 @@ class HeatMaps:
     def _pixels(self, scored: Scored) -> NDArray[np.uint8]:
         return pictures(self._image(scored))[0]
 
-    def write(self, folder: Path, threshold: float | None) -> int:
+    def write(self, folder: Path, stored: StoredThreshold) -> int:
         """Draw the kept images into ``folder``; return how many."""
         if not self._kept:
             return 0
         names = self._kept[0][1].keys()
         scale = {name: _scale([maps[name] for _, maps in self._kept]) for name in names}
-        for scored, maps in self._kept:
+        files = picture_names([scored.sample for scored, _ in self._kept])
+        for (scored, maps), file in zip(self._kept, files, strict=True):
             picture = panel(
-                self._pixels(scored), maps, scale, self._mask(scored), _title(scored, threshold)
+                self._pixels(scored),
+                maps,
+                scale,
+                self._mask(scored),
+                _title(scored, stored.threshold.value),
+                stored.pixel_threshold,
             )
-            name = f"{scored.sample.defect}_{scored.sample.image.stem}.png"
-            write_png(folder / name, picture)
+            write_png(folder / file, picture)
         return len(self._kept)
 
     def _mask(self, scored: Scored) -> NDArray[np.bool_] | None:
         if not scored.sample.masks:
             return None
         full = read_mask(scored.sample.masks, image_size(scored.sample.image))
-        tensor = torch.from_numpy(full)[None, None].float()
-        size = self.datamodule.image_size
-        small = torch.nn.functional.interpolate(tensor, size=size, mode="nearest")
-        return np.asarray(small[0, 0].numpy() > 0)
+        return fitted_mask(full, self.datamodule.image_size, self.datamodule.fit)
 
 
 def _scale(maps: list[NDArray[Any]]) -> tuple[float, float]:
     values = np.concatenate([values.ravel()[::7] for values in maps])
     return float(np.quantile(values, 0.02)), float(np.quantile(values, 0.998))
+
+
+def picture_names(samples: Sequence[Sample]) -> list[str]:
+    """Return a file name for each sample that no other has: category, folders and stem.
+
+    Pictures of one stem in two folders, or with two extensions, get two names.
+    """
+    found: dict[str, int] = {}
+    names = []
+    for sample in samples:
+        parts = Path(sample.relative).with_suffix("").parts
+        own = [part for part in parts if part not in ("..", "/", "test", sample.category)]
+        plain = "_".join([sample.category, *own])[-150:]
+        name = "".join(c if c.isalnum() or c in "-_.+" else "_" for c in plain)
+        found[name] = found.get(name, 0) + 1
+        names.append(f"{name}.png" if found[name] == 1 else f"{name}-{found[name]}.png")
+    return names
 
 
 def _title(scored: Scored, threshold: float | None) -> str:

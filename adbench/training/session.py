@@ -14,6 +14,7 @@ import torch
 from adbench.config.schema import Settings, settings
 from adbench.data.datamodule import DataModule
 from adbench.data.fingerprint import differences, fingerprint
+from adbench.data.opening import chosen_categories, located, read_samples
 from adbench.data.sample import Sample
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, load_detector, save_detector
@@ -23,14 +24,7 @@ from adbench.runs.folder import RunFolder, locked, run_path
 from adbench.runs.identity import differing, identity
 from adbench.runs.stages import run_stages
 from adbench.training.build import build_module, weights_record
-from adbench.training.data import (
-    build_datamodule,
-    check_data,
-    check_requirements,
-    chosen_categories,
-    located,
-    read_samples,
-)
+from adbench.training.data import build_datamodule, check_data, check_requirements, depth_of
 from adbench.training.faults import told_as_user_errors
 from adbench.training.fit import Fitted, fit
 from adbench.training.hardware import check_hardware
@@ -77,8 +71,11 @@ def _train_one(
     own = {**config, "dataset": {**config["dataset"], "category": chosen}}
     name = categories[0] if len(categories) == 1 else "multiclass"
     folder = RunFolder(run_path(own, name))
-    samples = read_samples(settings(own).dataset, categories)
-    check_data(samples, say)
+    dataset = settings(own).dataset
+    samples = read_samples(dataset, categories)
+    bits = depth_of(dataset, samples)
+    own["dataset"]["bits"] = bits  # recorded: later pictures are read as these were
+    check_data(samples, say, bits=bits)
     with locked(folder.path, wait=wait):
         if config["force"] is True:
             folder.clear()

@@ -14,12 +14,13 @@ from adbench.config.schema import Settings, settings
 from adbench.data.datamodule import DataModule
 from adbench.data.fingerprint import differences, fingerprint, trained_on
 from adbench.data.layouts import get_layout
+from adbench.data.opening import chosen_categories, open_layout, read_samples
 from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN, Sample
 from adbench.errors import UserError
 from adbench.methods.base import Detector, load_detector
 from adbench.runs.files import confined, read_json, safe_name, write_json
 from adbench.runs.folder import RunFolder, locked
-from adbench.training.data import build_datamodule, check_data, chosen_categories, read_samples
+from adbench.training.data import build_datamodule, check_data
 from adbench.training.evaluate import (
     Evaluation,
     HeldOut,
@@ -91,7 +92,7 @@ def tested(
     if _digest(detector) != before:
         raise UserError("the detector changed while it was tested: its figures mean nothing")
     write_predictions(folder / "predictions.csv", prediction_rows(found, threshold.value))
-    pictures.write(confined(folder, "images"), threshold.value)
+    pictures.write(confined(folder, "images"), stored)
     _write_histograms(folder, found, stored)
     return {
         "schema": SCHEMA,
@@ -140,7 +141,7 @@ def draw_more(
     detector = load_detector(folder.path, device)
     pictures = HeatMaps(detector, datamodule, device, keys.images.save)
     evaluate(detector, datamodule, keys.metrics, device, each=pictures)
-    pictures.write(folder / "images", read_threshold(folder.path).threshold.value)
+    pictures.write(folder / "images", read_threshold(folder.path))
 
 
 def repeated_test(
@@ -172,7 +173,7 @@ def repeated_test(
     detector = load_detector(folder.path, device_of(keys.hardware.accelerator))
     stored = read_threshold(folder.path)
     samples = pictures_to_test(keys, say) if elsewhere else _own_samples(keys)
-    check_data(samples, say)
+    check_data(samples, say, bits=keys.dataset.bits)
     if threshold:
         stored = _asked_threshold(folder, detector, keys, stored, threshold)
     categories = sorted({sample.category for sample in samples})
@@ -194,17 +195,23 @@ def pictures_to_test(keys: Settings, say: Callable[[str], None]) -> list[Sample]
 
     A folder that has not the layout that the run was trained on is read as pictures without
     labels.
+
+    Raises:
+        UserError: the folder has the layout, but not the category; or it holds no picture.
     """
     try:
-        found = read_samples(keys.dataset, chosen_categories(keys.dataset))
-        return [sample for sample in found if sample.split == "test"] or found
+        layout, root = open_layout(keys.dataset)
+        known = layout.categories(root)
+        found = layout.read(root, known[0]) if keys.dataset.layout == "folder" else []
     except UserError:
         root = Path(keys.dataset.root or ".").expanduser()
-        found = folder_pictures(root, keys.dataset.name) if root.is_dir() else []
-        if not found:
+        if not root.is_dir():
             raise
-    say(f"{root} is not laid out as the run's data was: {len(found)} pictures, without labels")
-    return found
+        found = folder_pictures(root, keys.dataset.name)
+        say(f"{root} is not laid out as the run's data was: {len(found)} pictures, without labels")
+        return found
+    found = found or read_samples(keys.dataset, chosen_categories(keys.dataset))
+    return [sample for sample in found if sample.split == "test"] or found
 
 
 def folder_pictures(root: Path, category: str) -> list[Sample]:

@@ -19,12 +19,13 @@ from adbench.config.compose import compose_config
 from adbench.config.locate import options
 from adbench.config.schema import settings
 from adbench.data.cache import resized_image
+from adbench.data.opening import read_samples
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, load_detector
 from adbench.runs.files import read_json
 from adbench.training.build import build_module
 from adbench.training.checkpoints import Checkpoint
-from adbench.training.data import build_datamodule, check_requirements, read_samples
+from adbench.training.data import build_datamodule, check_requirements
 from adbench.training.session import train
 from tests.data import trees
 

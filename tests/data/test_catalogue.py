@@ -23,6 +23,8 @@ COMMON = [
     "multiclass",
     "shots",
     "image_size",
+    "fit",
+    "bits",
     "limit",
     "hold_out",
     "corrupt_background",
@@ -102,9 +104,14 @@ def test_every_key_is_explained(path):
 def test_every_known_set_has_a_configuration():
     names = {path.stem for path in FILES}
     assert set(CATALOGUE) - {"dtd"} <= names
-    assert names - set(CATALOGUE) == {"demo", "folder", "csv"}
+    assert names - set(CATALOGUE) == {"demo", "folder", "csv", "pictures"}
 
 
 def test_own_folders_start_from_the_current_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert dataset_root("folder", layout="folder") == tmp_path
+
+
+def test_pictures_need_a_root():
+    with pytest.raises(UserError, match=r"dataset\.root=FOLDER"):
+        dataset_root("pictures", layout="pictures")

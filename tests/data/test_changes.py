@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from adbench.config.schema import LightKeys
+from adbench.config.typed import from_mapping
 from adbench.data.batch import pictures
 from adbench.data.changes import DirtyBackground, Light
 from adbench.errors import UserError
@@ -87,6 +88,6 @@ def test_heat_maps_show_what_was_scored(tmp_path):
 
 def test_impossible_strengths_are_refused():
     with pytest.raises(UserError, match=r"train\.light\.brightness=1\.5"):
-        LightKeys(brightness=1.5)
+        from_mapping(LightKeys, {"brightness": 1.5}, "train.light")
     with pytest.raises(UserError, match="copies=-1"):
-        LightKeys(copies=-1)
+        from_mapping(LightKeys, {"copies": -1}, "train.light")

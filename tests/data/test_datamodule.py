@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adbench.data.cache import ImageCache
 from adbench.data.datamodule import DataModule, SeededSampler, split_samples
 from adbench.data.sample import Sample
 from adbench.errors import UserError
@@ -22,7 +23,7 @@ def made(tmp_path, counts):
             folder = tmp_path / split / ("bad" if label else "good")
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{number:03d}.png"
-            rng = np.random.default_rng([len(split), label, number])
+            rng = np.random.default_rng([len(split), abs(label), number])
             cv2.imwrite(str(path), rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))
             defect = "bad" if label else "good"
             samples.append(Sample(path, label, "thing", defect, split, root=tmp_path))
@@ -95,15 +96,78 @@ def test_training_code_receives_no_test_images(tmp_path):
     assert len(list(data.train_batches())) == 4
 
 
-def test_memory_map_equals_memory_and_follows_the_files(tmp_path):
+@st.composite
+def tiny_sets(draw):
+    """Samples without files: training, validation and test pictures of one or two categories."""
+    samples = []
+    for category in draw(st.sampled_from([["a"], ["a", "b"]])):
+        for split, label in (("train", 0), ("train", 1), ("val", 0), ("test", 0), ("test", 1)):
+            for number in range(draw(st.integers(0, 4))):
+                path = Path(f"/{category}/{split}/{label}/{number}.png")
+                samples.append(Sample(path, label, category, "x", split, root=Path("/")))
+    return samples
+
+
+@given(
+    tiny_sets(),
+    st.floats(0, 0.99),
+    st.none() | st.integers(1, 6),
+    st.none() | st.integers(1, 6),
+    st.integers(0, 5),
+    st.booleans(),
+)
+def test_splits_of_tiny_sets(samples, hold_out, shots, limit, seed, needs_training):
+    normals = [s for s in samples if s.split == "train" and s.label == 0]
+    try:
+        splits = split_samples(
+            samples,
+            hold_out=hold_out,
+            shots=shots,
+            limit=limit,
+            seed=seed,
+            needs_training=needs_training,
+        )
+    except UserError as error:
+        message = str(error)
+        assert (
+            ("no normal training image" in message and not normals and needs_training)
+            or ("no image to test on" in message and not normals)
+            or ("only" in message and shots is not None)
+        )
+        return
+    assert bool(splits.train) == bool(normals)
+    assert {s.category for s in splits.train} == {s.category for s in normals} or limit is not None
+    names = [[s.relative for s in part] for part in (splits.train, splits.val, splits.test)]
+    flat = [name for part in names for name in part]
+    assert len(set(flat)) == len(flat)
+    assert all(len(part) <= (limit or len(samples)) for part in names)
+    assert all(sample in normals for sample in splits.train)
+    if limit is None:
+        assert len(splits.test) == sum(s.split == "test" for s in samples)
+        assert len(splits.train) <= len(normals)
+    if hold_out == 0 and shots is None and limit is None:
+        assert len(splits.train) == len(normals)
+
+
+def test_pictures_without_training_images_can_be_scored(tmp_path):
+    samples = made(tmp_path, {("test", -1): 3})
+    with pytest.raises(UserError, match="no normal training image"):
+        split_samples(samples)
+    data = DataModule(split_samples(samples, needs_training=False), image_size=(16, 16))
+    assert data.train_samples == data.val_samples == []
+    (batch,) = data.test_batches()
+    assert batch.label.tolist() == [-1, -1, -1]
+    assert list(data.train_batches()) == []
+
+
+def test_the_datamodule_fits_and_says_how(tmp_path):
     samples = made(tmp_path, COUNTS)
-    inside = ImageCache(samples, (16, 16))
-    mapped = ImageCache(samples, (16, 16), max_memory=0, folder=tmp_path / "cache")
-    assert np.array_equal(inside.pixels, mapped.pixels)
-    assert len(list((tmp_path / "cache").iterdir())) == 1
-    key = mapped.key()
-    cv2.imwrite(str(samples[0].image), np.zeros((21, 30, 3), np.uint8))
-    assert ImageCache(samples, (16, 16)).key() != key
+    data = module(samples, fit="pad", bits=12)
+    assert (data.fit, data.bits) == ("pad", 12)
+    image = data.test_images(torch.tensor([0]))[0]  # 20 x 30: two rows and three are border
+    assert torch.equal(image[:, 0], image[:, 1])
+    assert not torch.equal(image, module(samples).test_images(torch.tensor([0]))[0])
+    assert (data.without_test().fit, data.without_test().bits) == ("pad", 12)
 
 
 def test_values_lie_in_the_unit_range(tmp_path):

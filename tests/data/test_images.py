@@ -14,7 +14,6 @@ from adbench.data.images import (
     read_image,
     read_mask,
     read_values,
-    seems_whole,
 )
 from adbench.errors import UserError
 
@@ -85,11 +84,9 @@ def test_exif_orientation_turns_image_mask_and_size(tmp_path, suffix, orientatio
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
 def test_truncated_file_is_named(tmp_path, suffix):
     path = _saved(tmp_path / f"cut.{suffix}", _noise(64, 64))
-    assert seems_whole(path)
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(UserError, match=rf"cut\.{suffix}"):
         read_image(path)
-    assert seems_whole(path) == (suffix == "bmp")  # bmp has no end to look for
 
 
 def test_text_named_png_is_not_an_image(tmp_path):

@@ -19,6 +19,7 @@ _CLASSES = {
     "mad_sys": "mad.MADSysLayout",
     "pcb_bank": "pcb_bank.PCBBankLayout",
     "folder": "folder.FolderLayout",
+    "pictures": "pictures.PicturesLayout",
     "csv": "csv_file.CsvLayout",
     "demo": "demo.DemoLayout",
 }

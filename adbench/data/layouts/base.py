@@ -1,13 +1,13 @@
-"""What a layout is, and the two rules every layout shares: names of normals, pairing of masks."""
+"""What a layout is, and the rules every layout shares: names of normals, paths that stay inside."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from adbench.data.images import images_in
+from adbench.data.files import check_names, is_harmless_name, shown_path
 from adbench.data.sample import Sample
 from adbench.errors import UserError, nearest
 
@@ -40,10 +40,12 @@ def is_normal_name(name: str) -> bool:
 
 def subfolders(folder: Path) -> list[str]:
     """Return the names of folders in ``folder`` but dot folders, sorted."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return []
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    check_names(names, folder)
+    return names
 
 
 def ordered(samples: Iterable[Sample]) -> list[Sample]:
@@ -60,23 +62,35 @@ def check_category(category: str, known: Sequence[str], root: Path) -> None:
         )
 
 
-def masks_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Return the mask files of ``folder`` by the image stem they name (``s`` or ``s_mask``)."""
-    found: dict[str, list[Path]] = {}
-    for path in images_in(folder):
-        for stem in {path.stem, path.stem.removesuffix("_mask")}:
-            found.setdefault(stem, []).append(path)
-    return found
-
-
-def paired_mask(image: Path, masks: Mapping[str, list[Path]]) -> tuple[Path, ...]:
-    """Return the mask of ``image`` by stem, or () where there is none.
+def check_name(name: str, where: str) -> str:
+    """Return ``name`` where it can name one folder.
 
     Raises:
-        UserError: two files could be its mask.
+        UserError: it is empty, has separators, begins with a dot, or cannot be printed.
     """
-    candidates = masks.get(image.stem, [])
-    if len(candidates) > 1:
-        names = " and ".join(str(path) for path in candidates)
-        raise UserError(f"two masks for {image}: {names}; keep one of them")
-    return tuple(candidates)
+    if not name.strip() or "/" in name or "\\" in name or name.startswith("."):
+        raise UserError(f"{where}: '{shown_path(name)}' cannot name a category or a folder")
+    if not is_harmless_name(name) or len(os.fsencode(name)) > 200:
+        raise UserError(f"{where}: '{shown_path(name)[:60]}' has control characters or is too long")
+    return name
+
+
+def confined(folder: Path, text: str, where: str, remedy: str = "") -> Path:
+    """Return the path that a list file names, where it lies below ``folder``.
+
+    Symbolic links inside the folder are followed as its owner meant them; ``..`` and absolute
+    paths that lead out of it are not.
+
+    Raises:
+        UserError: the path leads out, or cannot be a path.
+    """
+    if not is_harmless_name(text):
+        raise UserError(f"{where}: '{shown_path(text)[:80]}' holds control characters")
+    top = os.path.abspath(folder)
+    found = os.path.abspath(os.path.join(top, text))
+    if os.path.commonpath([top, found]) != top:
+        told = f"; {remedy}" if remedy else ""
+        raise UserError(
+            f"{where}: '{shown_path(text)[:200]}' lies outside of {shown_path(top)}{told}"
+        )
+    return Path(found)

@@ -2,87 +2,153 @@
 
 from __future__ import annotations
 
-import csv
+import os
 from pathlib import Path
 
-from adbench.data.layouts.base import GOOD, check_category, is_normal_name, ordered
-from adbench.data.sample import ANOMALOUS, NORMAL, Sample
-from adbench.errors import UserError, nearest
+from adbench.data.layouts.base import (
+    GOOD,
+    check_category,
+    check_name,
+    confined,
+    is_normal_name,
+    ordered,
+)
+from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN, Sample
+from adbench.data.tables import Row, read_table
+from adbench.errors import UserError
 
 _KNOWN = ("image", "split", "label", "mask", "category", "defect")
-_ABNORMAL_NAMES = frozenset({"1", "anomaly", "anomalous", "abnormal", "bad", "ko", "defect"})
+# what a label column says, in English and German factories; case and dots do not matter
+_LABELS = {
+    **dict.fromkeys(("good", "ok", "normal", "io", "pass", "passed"), NORMAL),
+    **dict.fromkeys(("anomaly", "anomalous", "abnormal", "bad", "ko"), ANOMALOUS),
+    **dict.fromkeys(("defect", "defective", "nok", "notok", "ng", "nio", "fail"), ANOMALOUS),
+    **dict.fromkeys(("failed", "faulty"), ANOMALOUS),
+    "unknown": UNKNOWN,
+}
+_NAMES_OF_LABELS = "use 0/1 (1 is defective), good/bad, normal/anomaly, OK/NOK, OK/NG or IO/NIO"
 _SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
 class CsvLayout:
     """Columns ``image`` (needed), ``split``, ``label``, ``mask``, ``category``, ``defect``.
 
-    Paths are relative to the CSV. Without ``label`` a row is normal, unless it has a mask or a
-    defect; without ``split`` normals are for training and the rest for testing. Several masks of
-    one image are separated by ``;``. Further columns become tags.
+    Separators, encodings and lines: ``adbench.data.tables``. Paths are relative to the CSV's
+    folder, or to ``images``, and may not lead out of it. Labels are 0 (or 0.0), good, ok, normal,
+    io, pass for normal, 1 (or 1.0), bad, defect, anomaly, nok, ko, ng, nio, fail for defective,
+    -1 or unknown for neither; true and false are refused, for they could mean either. Without
+    ``label`` a row is normal, unless it has a mask or a defect; without ``split`` normals are for
+    training and the rest for testing. Several masks of one image are separated by ``;``. Further
+    columns become tags.
 
     Args:
         file: the CSV's name below the root; unused where the root is the CSV itself.
         name: the category of rows that name none; None for the CSV's folder's name.
+        images: folder that paths start from, relative to the CSV's; None for the CSV's own.
     """
 
-    def __init__(self, file: str = "samples.csv", name: str | None = None) -> None:
-        self.file, self.name = file, name
+    def __init__(
+        self, file: str = "samples.csv", name: str | None = None, images: str | None = None
+    ) -> None:
+        self.file, self.images = file, images
+        self.name = None if name is None else check_name(name, "dataset.options.name")
 
     def categories(self, root: Path) -> list[str]:
         return sorted({sample.category for sample in self._samples(root)})
+
+    def category_of_unnamed(self, root: Path) -> str:
+        """Return the category of rows that name none."""
+        return self.name or self._file(root).parent.name or "own"
 
     def read(self, root: Path, category: str) -> list[Sample]:
         samples = self._samples(root)
         check_category(category, sorted({s.category for s in samples}), root)
         return ordered(sample for sample in samples if sample.category == category)
 
-    def _samples(self, root: Path) -> list[Sample]:
-        file = root if root.is_file() else root / self.file
-        if not file.is_file():
+    def _file(self, root: Path) -> Path:
+        if root.is_file():
+            return root
+        file = confined(root, self.file, "dataset.options.file")
+        if not file.exists():
             raise UserError(f"{file} does not exist; set dataset.options.file or dataset.root")
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            names = list(reader.fieldnames or ())
-            if "image" not in names:
-                raise UserError(f"{file} has no column 'image'{nearest('image', names)}")
-            rows = list(reader)
+        return file
+
+    def _samples(self, root: Path) -> list[Sample]:
+        file = self._file(root)
+        folder = self._folder(file)
+        rows = read_table(file, ["image"], _KNOWN[1:])
         if not rows:
             raise UserError(f"{file} lists no image")
-        return [self._sample(row, file, f"{file}, line {line}") for line, row in enumerate(rows, 2)]
+        samples = [self._sample(row, folder, self.category_of_unnamed(root)) for row in rows]
+        _check_once(samples, rows)
+        return samples
 
-    def _sample(self, row: dict[str, str], file: Path, where: str) -> Sample:
-        cells = {key: (row.get(key) or "").strip() for key in _KNOWN}
+    def _folder(self, file: Path) -> Path:
+        """Return the folder that paths start from."""
+        if self.images is None:
+            return file.parent
+        folder = Path(os.path.abspath(file.parent / Path(self.images).expanduser()))
+        if not folder.is_dir():
+            raise UserError(f"{folder} (dataset.options.images) is no folder")
+        return folder
+
+    def _sample(self, row: Row, folder: Path, category: str) -> Sample:
+        cells = {key: row.cells.get(key, "") for key in _KNOWN}
         if not cells["image"]:
-            raise UserError(f"{where}: no image named")
-        label = _label(cells, where)
+            raise UserError(f"{row.where}: no image named")
+        label = _label(cells, row.where)
+
+        def path(text: str) -> Path:
+            return confined(folder, text, row.where, "set dataset.options.images=FOLDER")
+
         return Sample(
-            image=file.parent / cells["image"],
+            image=path(cells["image"]),
             label=label,
-            category=cells["category"] or self.name or file.parent.name,
-            defect=GOOD if label == NORMAL else cells["defect"] or "bad",
-            split=_split(cells["split"], label, where),
-            masks=tuple(file.parent / m.strip() for m in cells["mask"].split(";") if m.strip()),
-            root=file.parent,
-            tags={key: value for key, value in row.items() if key and key not in _KNOWN},
+            category=check_name(cells["category"] or category, f"{row.where}: category"),
+            defect=GOOD if label == NORMAL else cells["defect"] or _DEFECTS[label],
+            split=_split(cells["split"], label, row.where),
+            masks=tuple(path(m.strip()) for m in cells["mask"].split(";") if m.strip()),
+            root=folder,
+            tags={key: value for key, value in row.cells.items() if key not in _KNOWN},
         )
 
 
+_DEFECTS = {ANOMALOUS: "bad", UNKNOWN: "unknown"}
+
+
+def _check_once(samples: list[Sample], rows: list[Row]) -> None:
+    seen: dict[tuple[str, Path], Row] = {}
+    for sample, row in zip(samples, rows, strict=True):
+        first = seen.setdefault((sample.category, sample.image), row)
+        if first is not row:
+            raise UserError(f"{row.where}: {row.cells['image']} is listed before, in {first.where}")
+
+
 def _label(cells: dict[str, str], where: str) -> int:
-    value = cells["label"].lower()
+    value = "".join(c for c in cells["label"].casefold() if c not in ". _")
     if not value:
         defect = cells["defect"]
         return ANOMALOUS if cells["mask"] or (defect and not is_normal_name(defect)) else NORMAL
-    if value == "0" or is_normal_name(value):
-        return NORMAL
-    if value in _ABNORMAL_NAMES:
-        return ANOMALOUS
-    raise UserError(f"{where}: label '{cells['label']}'; use 0/1, normal/anomaly or good/bad")
+    if value in ("true", "false", "yes", "no"):
+        raise UserError(f"{where}: label '{cells['label']}' could mean either; {_NAMES_OF_LABELS}")
+    found = _LABELS.get(value, _number(cells["label"]))
+    if found is None:
+        raise UserError(f"{where}: label '{cells['label']}' is not known; {_NAMES_OF_LABELS}")
+    return found
+
+
+def _number(text: str) -> int | None:
+    """Return 0, 1 or -1 of a number as spreadsheets write it (``1``, ``1.0``), else None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) if value in (NORMAL, ANOMALOUS, UNKNOWN) else None
 
 
 def _split(value: str, label: int, where: str) -> str:
     if not value:
         return "train" if label == NORMAL else "test"
-    if value.lower() not in _SPLITS:
+    if value.casefold() not in _SPLITS:
         raise UserError(f"{where}: split '{value}'; use train, val or test")
-    return _SPLITS[value.lower()]
+    return _SPLITS[value.casefold()]

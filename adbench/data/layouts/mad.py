@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ class _MADLayout:
 
     inner = ""
 
-    def __init__(self, subset: str | Sequence[str], train_root: str | None) -> None:
+    def __init__(self, subset: str | tuple[str, ...], train_root: str | None) -> None:
         self.subset = subset
         self.train_root = train_root
 
@@ -76,7 +75,9 @@ class MADManLayout(_MADLayout):
 
     inner = "MAD-man"
 
-    def __init__(self, subset: str | Sequence[str] = "all", train_root: str | None = None) -> None:
+    def __init__(
+        self, subset: str | tuple[str, ...] = "all", train_root: str | None = None
+    ) -> None:
         super().__init__(subset, train_root)
 
 
@@ -92,7 +93,7 @@ class MADSysLayout(_MADLayout):
 
     def __init__(
         self,
-        subset: str | Sequence[str] = ("Beta_0.1", "Beta_0.3", "Beta_0.5", "Beta_0.7"),
+        subset: str | tuple[str, ...] = ("Beta_0.1", "Beta_0.3", "Beta_0.5", "Beta_0.7"),
         train_root: str | None = None,
     ) -> None:
         super().__init__(subset, train_root)

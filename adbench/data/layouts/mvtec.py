@@ -5,19 +5,19 @@ Read by MVTec AD, MPDD, BTAD, WFDD, the demo and whoever copies MVTec's folders.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from adbench.data.images import images_in
 from adbench.data.layouts.base import (
     GOOD,
     check_category,
+    check_name,
     is_normal_name,
-    masks_by_stem,
     ordered,
-    paired_mask,
     subfolders,
 )
+from adbench.data.layouts.pairing import check_no_masks_beside, check_paired, paired_masks
 from adbench.data.sample import ANOMALOUS, NORMAL, Sample
 from adbench.errors import UserError
 
@@ -27,13 +27,15 @@ SPLIT_FOLDERS = {"train": "train", "validation": "val", "val": "val", "test": "t
 class MVTecLayout:
     """Folders as MVTec AD has them; ``good``, ``ok`` and ``normal`` are normal, masks optional.
 
+    A category may have only ``test``; a root that holds nothing but ``test`` is one category.
+
     Args:
         inner: folders below the root that may hold the categories instead of the root itself
             (``BTech_Dataset_transformed`` in BTAD's archive).
     """
 
-    def __init__(self, inner: Sequence[str] = ()) -> None:
-        self.inner = tuple(inner)
+    def __init__(self, inner: tuple[str, ...] = ()) -> None:
+        self.inner = tuple(check_name(name, "dataset.options.inner") for name in inner)
 
     def base(self, root: Path) -> Path:
         """Return the folder that holds the categories: the root or one of ``inner``."""
@@ -47,6 +49,8 @@ class MVTecLayout:
         found = _categories(base)
         if found:
             return found
+        if is_category(root) and not (root / "train").is_dir():
+            return [root.name]
         if is_category(root):
             raise UserError(
                 f"{root} is itself a category: set dataset.root={root.parent} and "
@@ -57,7 +61,8 @@ class MVTecLayout:
     def read(self, root: Path, category: str) -> list[Sample]:
         base = self.base(root)
         check_category(category, self.categories(root), base)
-        return read_category(base / category, category, root)
+        folder = base / category if _categories(base) else base
+        return read_category(folder, category, root)
 
 
 def is_category(folder: Path) -> bool:
@@ -93,11 +98,13 @@ def _trains(sample: Sample) -> bool:
 
 
 def _read_split(folder: Path, name: str, split: str, category: str, root: Path) -> list[Sample]:
+    found = {defect: images_in(folder / name / defect) for defect in subfolders(folder / name)}
+    pairs = _masks(folder / "ground_truth", found) if split == "test" else {}
     samples = []
-    for defect in subfolders(folder / name):
+    for defect, images in found.items():
+        check_no_masks_beside(images, f"move them to {folder / 'ground_truth' / defect}")
         normal = is_normal_name(defect)
-        masks = masks_by_stem(folder / "ground_truth" / defect) if split == "test" else {}
-        for image in images_in(folder / name / defect):
+        for image in images:
             samples.append(
                 Sample(
                     image=image,
@@ -105,8 +112,23 @@ def _read_split(folder: Path, name: str, split: str, category: str, root: Path) 
                     category=category,
                     defect=GOOD if normal else defect,
                     split=split,
-                    masks=paired_mask(image, masks),
+                    masks=(pairs[image],) if image in pairs else (),
                     root=root,
                 )
             )
     return samples
+
+
+def _masks(truth: Path, images: Mapping[str, list[Path]]) -> dict[Path, Path]:
+    """Return image -> mask: from ``ground_truth/DEFECT``, for other defects from above it."""
+    pairs: dict[Path, Path] = {}
+    own_folder = [defect for defect in images if (truth / defect).is_dir()]
+    shared = [d for d in images if d not in own_folder and not is_normal_name(d)]
+    for group in [*([defect] for defect in own_folder), shared]:
+        pictures = [image for defect in group for image in images[defect]]
+        masks = images_in(truth if group is shared else truth / group[0])
+        own = paired_masks(pictures, masks, key=f"sort the masks into {truth}/DEFECT")
+        if not all(map(is_normal_name, group)):
+            check_paired(own, pictures, masks, key=f"rename them, or take {truth} away")
+        pairs |= own
+    return pairs

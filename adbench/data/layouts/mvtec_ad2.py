@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from adbench.data.images import images_in
 from adbench.data.layouts.base import (
     GOOD,
     check_category,
-    masks_by_stem,
+    is_normal_name,
     ordered,
-    paired_mask,
     subfolders,
 )
+from adbench.data.layouts.pairing import check_paired, paired_masks
 from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN, Sample
-from adbench.errors import UserError, nearest
-
-TEST_SETS = ("public", "private", "private_mixed")
+from adbench.errors import UserError
 
 
 class MVTecAD2Layout:
@@ -30,12 +29,7 @@ class MVTecAD2Layout:
         test: which test set is read: ``public``, ``private`` or ``private_mixed``.
     """
 
-    def __init__(self, test: str = "public") -> None:
-        if test not in TEST_SETS:
-            raise UserError(
-                f"dataset.options.test={test}: choose one of {', '.join(TEST_SETS)}"
-                f"{nearest(test, TEST_SETS)}"
-            )
+    def __init__(self, test: Literal["public", "private", "private_mixed"] = "public") -> None:
         self.test = test
 
     def categories(self, root: Path) -> list[str]:
@@ -59,18 +53,22 @@ class MVTecAD2Layout:
 
     def _samples(self, folder: Path, category: str, root: Path) -> Iterator[Sample]:
         for name, split in (("train", "train"), ("validation", "val")):
-            for image in images_in(folder / name / "good"):
-                yield _sample(image, NORMAL, category, GOOD, split, root)
+            for good in filter(is_normal_name, subfolders(folder / name)):
+                for image in images_in(folder / name / good):
+                    yield _sample(image, NORMAL, category, GOOD, split, root)
         tests = folder / f"test_{self.test}"
         if self.test != "public":
             for image in images_in(tests):
                 yield _sample(image, UNKNOWN, category, "unknown", "test", root)
             return
-        masks = masks_by_stem(tests / "ground_truth" / "bad")
-        for image in images_in(tests / "good"):
-            yield _sample(image, NORMAL, category, GOOD, "test", root)
-        for image in images_in(tests / "bad"):
-            found = paired_mask(image, masks)
+        for good in filter(is_normal_name, subfolders(tests)):
+            for image in images_in(tests / good):
+                yield _sample(image, NORMAL, category, GOOD, "test", root)
+        images, masks = images_in(tests / "bad"), images_in(tests / "ground_truth" / "bad")
+        pairs = paired_masks(images, masks)
+        check_paired(pairs, images, masks, key="rename the masks")
+        for image in images:
+            found = (pairs[image],) if image in pairs else ()
             yield _sample(image, ANOMALOUS, category, "bad", "test", root, found)
 
 

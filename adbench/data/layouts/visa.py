@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
 from pathlib import Path
 
-from adbench.data.layouts.base import GOOD, check_category, is_normal_name, ordered
+from adbench.data.layouts.base import (
+    GOOD,
+    check_category,
+    check_name,
+    confined,
+    is_normal_name,
+    ordered,
+)
 from adbench.data.layouts.mvtec import MVTecLayout
 from adbench.data.sample import ANOMALOUS, NORMAL, Sample
+from adbench.data.tables import Row, read_table
 from adbench.errors import UserError
 
 _COLUMNS = ("object", "split", "label", "image", "mask")
@@ -23,15 +29,15 @@ class VisALayout:
     """
 
     def __init__(
-        self, split: str = "1cls", inner: Sequence[str] = ("1cls", "visa_pytorch")
+        self, split: str = "1cls", inner: tuple[str, ...] = ("1cls", "visa_pytorch")
     ) -> None:
-        self.split = split
+        self.split = check_name(split, "dataset.options.split")
         self._converted = MVTecLayout(inner)
 
     def categories(self, root: Path) -> list[str]:
         file = self._split_file(root)
         if file is not None:
-            return sorted({row["object"] for row in _rows(file)})
+            return sorted({_category(row) for row in read_table(file, _COLUMNS)})
         try:
             return self._converted.categories(root)
         except UserError as error:
@@ -45,8 +51,8 @@ class VisALayout:
         file = self._split_file(root)
         if file is None:
             return self._converted.read(root, category)
-        rows = [row for row in _rows(file) if row["object"] == category]
-        return ordered(_sample(row, root, file) for row in rows)
+        rows = [row for row in read_table(file, _COLUMNS) if row.cells["object"] == category]
+        return ordered(_sample(row, root) for row in rows)
 
     def _split_file(self, root: Path) -> Path | None:
         for file in (root / "split_csv" / f"{self.split}.csv", root / f"{self.split}.csv"):
@@ -55,27 +61,25 @@ class VisALayout:
         return None
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
-    with open(file, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{file} lacks the columns {', '.join(missing)}")
-        return list(reader)
+def _category(row: Row) -> str:
+    return check_name(row.cells["object"], f"{row.where}: object")
 
 
-def _sample(row: dict[str, str], root: Path, file: Path) -> Sample:
-    normal = is_normal_name(row["label"])
-    if not normal and row["label"].lower() not in ("anomaly", "bad", "ko"):
-        raise UserError(f"{file}: label '{row['label']}' of {row['image']}; normal or anomaly")
-    if row["split"] not in ("train", "test"):
-        raise UserError(f"{file}: split '{row['split']}' of {row['image']}; train or test")
+def _sample(row: Row, root: Path) -> Sample:
+    cells, where = row.cells, row.where
+    normal = is_normal_name(cells["label"])
+    if not normal and cells["label"].lower() not in ("anomaly", "bad", "ko"):
+        raise UserError(f"{where}: label '{cells['label']}'; normal or anomaly")
+    if cells["split"] not in ("train", "test"):
+        raise UserError(f"{where}: split '{cells['split']}'; train or test")
+    if not cells["image"]:
+        raise UserError(f"{where}: no image named")
     return Sample(
-        image=root / row["image"],
+        image=confined(root, cells["image"], where),
         label=NORMAL if normal else ANOMALOUS,
-        category=row["object"],
+        category=cells["object"],
         defect=GOOD if normal else "bad",
-        split=row["split"],
-        masks=(root / row["mask"],) if row["mask"] else (),
+        split=cells["split"],
+        masks=(confined(root, cells["mask"], where),) if cells["mask"] else (),
         root=root,
     )
