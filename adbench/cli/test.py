@@ -55,7 +55,7 @@ def _tested(
     plain: bool,
 ) -> int:
     from adbench.cli.train import show_metrics, show_threshold
-    from adbench.runs.files import read_record
+    from adbench.runs.summary import read_metrics
     from adbench.training.testing import repeated_test
 
     target, document = repeated_test(folder, config, say, elsewhere=elsewhere, threshold=threshold)
@@ -63,7 +63,7 @@ def _tested(
     show_metrics(found, plain=plain)
     show_threshold(found)
     again = not (elsewhere or threshold)
-    changed = differing(read_record(folder / "metrics.json"), document) if again else []
+    changed = differing(read_metrics(folder.path), document) if again else []
     if changed:
         say(f"adbench: figures differ from the stored ones: {', '.join(changed)}")
     print(target)

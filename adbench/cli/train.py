@@ -10,8 +10,7 @@ from adbench.cli.arguments import parsed_arguments
 from adbench.cli.console import METRIC_COLUMNS, figure, metric_row, print_table, say
 from adbench.cli.help import group_help
 from adbench.config.schema import settings
-from adbench.runs.files import read_json
-from adbench.runs.summary import mean_metrics, write_summary
+from adbench.runs.summary import mean_metrics, read_metrics, write_summary
 from adbench.training.hardware import check_hardware
 
 
@@ -54,7 +53,7 @@ def run(words: Sequence[str]) -> int:
     if not all((folder / "metrics.json").is_file() for folder in folders):
         print(folders[-1])  # a run that ended with a stage
         return 0
-    found = {folder.parent.name: read_json(folder / "metrics.json") for folder in folders}
+    found = {folder.parent.name: read_metrics(folder) for folder in folders}
     show_metrics(found, plain=bool(config["plain"]))
     show_threshold(found)
     if len(folders) == 1:

@@ -346,3 +346,16 @@ def takes_text(hint: Any) -> bool:
 def takes_list(hint: Any) -> bool:
     """Whether a list may be given for this annotation."""
     return any(get_origin(each) in _LISTS for each in options_of(hint))
+
+
+def item_of(hint: Any) -> Any:
+    """Return the annotation of a list's items; None where no list is allowed."""
+    lists = [each for each in options_of(hint) if get_origin(each) in _LISTS]
+    return get_args(lists[0])[0] if lists else None
+
+
+def scalars_of(hint: Any) -> set[type]:
+    """Return which of bool, int and float may be given for this annotation."""
+    plain = [get_args(e)[0] if get_origin(e) is Annotated else e for e in options_of(hint)]
+    found = {each for each in plain if each in (bool, int, float)}
+    return found | ({int} if float in found else set())

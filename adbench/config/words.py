@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from adbench.config.schema import Settings
+from adbench.config.schema import ModelHead, Settings
 from adbench.config.targets import record_of
-from adbench.config.typed import hint_at, takes_list, takes_text
+from adbench.config.typed import hint_at, item_of, scalars_of, takes_list, takes_text
 from adbench.errors import UserError
 
 _WORD = re.compile(r"(?P<key>\+{0,2}[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
@@ -27,9 +27,7 @@ def needs_care(word: str) -> bool:
 
 
 def _is_plain(text: str) -> bool:
-    if not re.fullmatch(r"[A-Za-z/.~][\w/.~+-]*", text):
-        return False
-    return not isinstance(yaml.safe_load(text), int | float | bool)
+    return bool(re.fullmatch(r"[A-Za-z/.~][\w/.~+-]*", text)) and _read(text) is str
 
 
 def as_typed(
@@ -53,26 +51,34 @@ def as_typed(
     hint = _hint(found["key"].lstrip("+").split("."), base, record)
     if hint is None or not takes_text(hint):
         return word
-    lists = takes_list(hint)
     parts = parted(found["value"])
-    if not several and not lists:
+    if not several and not takes_list(hint):
         parts = [found["value"]]
-    return f"{found['key']}={','.join(_protected(part, lists=lists) for part in parts)}"
+    return f"{found['key']}={','.join(_protected(part, hint) for part in parts)}"
 
 
-def _protected(text: str, *, lists: bool) -> str:
+def _protected(text: str, hint: Any) -> str:
     """Return the text quoted, unless it is nothing, null, quoted already, or has interpolations.
 
-    Where ``lists`` are allowed, the items of ``[a,b]`` are protected one by one.
+    What reads as a truth value or a number stays one where ``hint`` allows it; items of a list
+    are protected one by one.
     """
     if text in ("", "null", "[]") or "${" in text:
         return text
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text
-    if lists and text.startswith("[") and text.endswith("]"):
-        items = [_protected(item.strip(), lists=False) for item in parted(text[1:-1])]
-        return f"[{','.join(items)}]"
-    return quoted(text)
+    if takes_list(hint) and text.startswith("[") and text.endswith("]"):
+        inner = item_of(hint)
+        return f"[{','.join(_protected(item.strip(), inner) for item in parted(text[1:-1]))}]"
+    return text if _read(text) in scalars_of(hint) else quoted(text)
+
+
+def _read(text: str) -> type:
+    """Return the type that YAML gives a bare word."""
+    try:
+        return type(yaml.safe_load(text))
+    except yaml.YAMLError:
+        return str
 
 
 def quoted(text: str) -> str:
@@ -114,6 +120,8 @@ def _hint(path: Sequence[str], base: Mapping[str, Any], record: Callable[..., An
             declared = hint_at(record_of(target), path[1:])
         except UserError:  # told when the section is checked
             declared = None
+        if declared is None and path[0] == "model":
+            declared = hint_at(ModelHead, path[1:])
         return _by_value(base, path) if declared is None else declared
     return hint_at(record, path)
 
@@ -123,9 +131,7 @@ def _by_value(base: Mapping[str, Any], path: Sequence[str]) -> Any:
     node: Any = base
     for part in path:
         node = node.get(part) if isinstance(node, Mapping) else None
-    if node is None or isinstance(node, str):
-        return str | None
-    return str | Sequence[str] if isinstance(node, list) else None
+    return str | Sequence[str] | None if node is None or isinstance(node, str | list) else None
 
 
 def example(key: str, value: str) -> str:

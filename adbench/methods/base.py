@@ -95,10 +95,10 @@ def load_detector(folder: str | Path, device: str | torch.device = "cpu") -> Det
     if not card.exists():
         raise UserError(f"no trained detector in {folder}: detector.yaml is missing; train first")
     document = read_yaml(card)
-    kind = imported(document.get("_target_"), Detector, str(card))
-    config = document.get("config")
-    if not isinstance(config, dict):
-        raise UserError(f"{card} is damaged (no section config); {WAY_OUT}")
+    target, config = document.get("_target_"), document.get("config")
+    if not isinstance(target, str) or not isinstance(config, dict):
+        raise UserError(f"{card} is damaged (no class, or no section config); {WAY_OUT}")
+    kind = imported(target, Detector, str(card))
     state = _state(folder / "detector.safetensors")
     try:
         detector: Detector = kind(**config)

@@ -6,12 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adbench.runs.files import write_json
+from adbench.errors import UserError
+from adbench.runs.files import WAY_OUT, read_record, write_json
 
 _SECTIONS = {
     "image": ("auroc", "ap", "f1max"),
     "pixel": ("auroc", "ap", "f1max", "aupro_30", "aupro_05"),
 }
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return metrics.json of a run.
+
+    Raises:
+        UserError: the file is missing, broken or of another shape.
+    """
+    path = folder / "metrics.json"
+    found = read_record(path)
+    sections = (*_SECTIONS, "threshold")
+    if "protocol" not in found or not all(isinstance(found.get(s), dict) for s in sections):
+        raise UserError(f"{path} is damaged; {WAY_OUT}")
+    return found
 
 
 def mean_metrics(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, is_frozen
+from adbench.runs.files import remove
 
 LAST, BEFORE = "last.ckpt", "before.ckpt"
 
@@ -43,7 +44,9 @@ class Checkpoint(Callback):
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
                 if path.is_file():
+                    remove(self.folder / BEFORE)
                     os.replace(path, self.folder / BEFORE)
+                remove(path)
                 os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

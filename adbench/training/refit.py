@@ -9,7 +9,7 @@ from typing import Any
 
 from adbench.config.schema import Settings
 from adbench.errors import UserError
-from adbench.runs.files import read_json
+from adbench.runs.summary import read_metrics
 from adbench.training.build import build_module
 
 FIRST = "held_out"  # run folder of the first training, inside the run folder
@@ -36,7 +36,7 @@ def refit_keys(keys: Settings, first: Path) -> Settings:
     Raises:
         UserError: the first training held nothing out.
     """
-    metrics = read_json(first / "metrics.json")
+    metrics = read_metrics(first)
     if metrics["threshold"]["value"] is None:
         raise UserError("train.refit=true needs held-out normals: set dataset.hold_out=0.1")
     if keys.train.select != "validation":

@@ -18,8 +18,9 @@ from adbench.data.opening import chosen_categories, open_layout, read_samples
 from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN, Sample
 from adbench.errors import UserError
 from adbench.methods.base import Detector, load_detector
-from adbench.runs.files import confined, read_json, safe_name, write_json
+from adbench.runs.files import confined, safe_name, write_json
 from adbench.runs.folder import RunFolder, locked
+from adbench.runs.summary import read_metrics
 from adbench.training.data import build_datamodule, check_data
 from adbench.training.evaluate import (
     Evaluation,
@@ -185,7 +186,7 @@ def repeated_test(
         document = tested(detector, datamodule, keys, stored, target)
         document["category"] = "+".join(categories)
         if not elsewhere:
-            document["epoch"] = read_json(folder / "metrics.json").get("epoch")
+            document["epoch"] = read_metrics(folder.path).get("epoch")
         write_json(target / "metrics.json", document)
     return target, document
 

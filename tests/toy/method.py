@@ -1,15 +1,18 @@
-"""A third party's method in a few lines: what the trainer promises is tested with it."""
+"""A third party's methods in a few lines: what the trainer promises is tested with them."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adbench.methods.base import AnomalyModule, Detector, Prediction, Requirements
+from adbench.runs.stages import Stage
 
 
 class ToyDetector(Detector):
@@ -53,3 +56,67 @@ class ToyModule(AnomalyModule):
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+
+class StagedToyModule(ToyModule):
+    """The same after a stage that takes a while and keeps what it did in its scratch folder."""
+
+    def stages(self):
+        return [Stage("count", self._count, config={"seed": self.seed})]
+
+    def _count(self, context):
+        images = len(context.datamodule.train_samples)
+        for number in range(8):
+            part = context.scratch / f"{number}.txt"
+            if not part.exists():
+                time.sleep(float(os.environ.get("TOY_STAGE_SECONDS", 0)) / 8)
+                part.write_text(str(images))
+        (context.folder / "count.txt").write_text(str(images * 8))
+
+    def prepare(self, datamodule):
+        self.noise = self.noise * int((self.stage_folder / "count" / "count.txt").read_text()) / 80
+
+
+class PeepingToyModule(ToyModule):
+    """Looks at the test pictures beside its training pictures before the test phase."""
+
+    def __init__(self, *, backbone, synthesis, image_size, seed, how="pil", silent=False):
+        super().__init__(backbone=backbone, synthesis=synthesis, image_size=image_size, seed=seed)
+        self.how, self.silent = how, silent
+
+    def prepare(self, datamodule):
+        train = Path(datamodule.train_samples[0].image)
+        found = sorted((train.parents[2] / "test").rglob("*.png"))[-1]
+        try:
+            OPENINGS[self.how](found)
+        except Exception:
+            if not self.silent:
+                raise
+
+
+def _by_pil(path):
+    from PIL import Image
+
+    Image.open(path).load()
+
+
+def _by_opencv(path):
+    import cv2
+
+    cv2.imread(str(path))
+
+
+def _by_link(path):
+    link = path.parents[3] / "innocent.bin"
+    if not link.exists():
+        link.symlink_to(path)
+    link.read_bytes()
+
+
+OPENINGS = {
+    "pil": _by_pil,
+    "opencv": _by_opencv,
+    "link": _by_link,
+    "descriptor": lambda path: os.close(os.open(path, os.O_RDONLY)),
+    "numpy": lambda path: __import__("numpy").fromfile(path, dtype="uint8"),
+}
