@@ -323,7 +323,7 @@ def _is_deep(image: Image.Image, path: Path) -> bool:
 
 def _turned_by_tag(image: Image.Image, orientation: int) -> bool:
     # Pillow forgets the orientation of a TIFF of 16 bits without turning it
-    return isinstance(image, TiffImageFile) and image.mode == "I;16" and orientation != 1
+    return isinstance(image, TiffImageFile) and image.mode.startswith("I;16") and orientation != 1
 
 
 def _by_opencv(path: Path, orientation: int) -> NDArray[np.uint16]:

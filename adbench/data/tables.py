@@ -67,7 +67,7 @@ def read_table(path: Path, needed: Sequence[str], known: Sequence[str] = ()) -> 
 
 
 def _decoded(path: Path) -> str:
-    size = check_regular(path).st_size
+    size = check_regular(path, "table").st_size
     if size > _LARGEST:
         raise UserError(f"{shown_path(path)} has {size} bytes: that is no list of pictures")
     data = path.read_bytes()
