@@ -293,6 +293,10 @@ def _unreadable_named(path: Path) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not an image that can be read, whatever its name says"
+    if str(error).startswith(
+        "decoder error"
+    ):  # libtiff's and libwebp's numbers tell nobody anything
+        return "its compressed data are damaged or cut off"
     return str(error) or type(error).__name__
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,13 @@ def test_split_files_stay_in_their_data_set(tmp_path, name, row):
     layout = get_layout(name)
     with pytest.raises(UserError, match="line 2"):
         layout.read(tmp_path, layout.categories(tmp_path)[0])
+
+
+def test_names_in_another_unicode_form_are_found(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "Gehäuse.png") for form in ("NFC", "NFD"))
+    for listed, there in ((composed, apart), (apart, composed)):
+        (tmp_path / listed).unlink(missing_ok=True)
+        trees.image(tmp_path / there)
+        written(tmp_path, f"image\n{listed}\n")
+        (sample,) = samples(tmp_path)
+        assert sample.image.name == there
