@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,9 +73,7 @@ def chosen_categories(dataset: DatasetKeys) -> list[str]:
     wanted = dataset.category
     if wanted == "all":
         return known
-    forms = {unicodedata.normalize("NFC", name): name for name in known}
     names = [wanted] if isinstance(wanted, str) else list(wanted)
-    names = [forms.get(unicodedata.normalize("NFC", name), name) for name in names]
     for name in names:
         if name not in known:
             raise UserError(

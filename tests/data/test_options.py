@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import unicodedata
 from pathlib import Path
 
 import pytest
@@ -169,12 +168,6 @@ def test_other_layouts_are_resolved_too(root, monkeypatch, tmp_path):
     assert resolved_dataset(keys("demo")).root is None
     mad = resolved_dataset(keys("mad_man", root="data", options={"train_root": "mvtec"}))
     assert mad.options["train_root"] == str(tmp_path / "mvtec")
-
-
-def test_categories_are_compared_in_one_unicode_form(tmp_path):
-    composed, apart = (unicodedata.normalize(form, "Gehäuse") for form in ("NFC", "NFD"))
-    trees.mvtec(tmp_path, apart)
-    assert chosen_categories(keys("mvtec", root=str(tmp_path), category=composed)) == [apart]
 
 
 # pictures without labels
