@@ -34,7 +34,7 @@ def _harmless(character: str) -> bool:
 
 def is_harmless_name(name: str) -> bool:
     """Whether a file's name is UTF-8 without control characters."""
-    return all(map(_harmless, name))
+    return name.isprintable() or all(map(_harmless, name))
 
 
 def check_names(names: Sequence[str], folder: Path) -> None:

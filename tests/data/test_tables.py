@@ -89,6 +89,8 @@ def test_rows_know_their_line(tmp_path, rows):
         ("image\n,\n", "lists no image"),
         ("image,label\n,0\n", "line 2: no image named"),
         ("image\na.png\nb.png\na.png\n", "line 4: a.png is listed before, in .*line 2"),
+        ("image,label\n\na.png,N\x1b[31mOK\n", "line 3: holds control characters"),
+        ('image,split,defect\na.png,test,"a\nb"\n', "line 2: defect .*several lines"),
         ("image,category\na.png,../../up\n", "line 2: category: '../../up'"),
     ],
 )
