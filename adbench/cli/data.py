@@ -75,9 +75,13 @@ def _check(words: Sequence[str]) -> int:
     for level, line in told(findings, every=options["all"]):
         print(f"{level}: {line}")
     levels = Counter(finding.level for finding in findings)
-    told_levels = ", ".join(f"{levels[level]} {level}s" for level in ("error", "warning", "note"))
-    print(f"{len(samples)} images, {told_levels}")
+    found = ", ".join(_counted(levels[level], level) for level in ("error", "warning", "note"))
+    print(f"{len(samples)} images, {found}")
     return 2 if levels["error"] else 0
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _options(words: Sequence[str]) -> tuple[dict[str, bool], list[str]]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from adbench.config.schema import Fit
 from adbench.data.facts import content_hash, facts_of
+from adbench.data.files import is_running
 from adbench.data.fit import fitted
 from adbench.data.images import read_image
 from adbench.data.places import cache_limit, default_cache_folder
@@ -182,13 +183,7 @@ def _abandoned(temporary: Path, changed: float) -> bool:
     if time.time() - changed > _LEFT_OVER:
         return True
     pid = temporary.name.split(".")[-3]
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return False
+    return pid.isdecimal() and not is_running(int(pid))
 
 
 def cached_bytes(folder: Path | None = None) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adbench.data.files import is_harmless_name, shown_path
 from adbench.data.places import default_cache_folder
 from adbench.errors import UserError, nearest
 
@@ -250,6 +251,8 @@ def dataset_root(
     if layout == "pictures" and root is None:
         raise UserError("pictures of which folder? set dataset.root=FOLDER")
     found = Path(root).expanduser().absolute() if root else data_folder() / (folder or name)
+    if not is_harmless_name(str(found)):
+        raise UserError(f"{shown_path(found)} (escaped): no UTF-8 or control characters; rename it")
     if found.is_dir() or (layout == "csv" and found.is_file()):
         return found
     raise UserError(f"{_missing(name, found, given=root is not None)}{_remedy(name)}")

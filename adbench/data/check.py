@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from adbench.data.facts import content_hash, facts_of
 from adbench.data.files import shown_path
 from adbench.data.images import DEEPEST, image_size, is_image, open_mask
 from adbench.data.look import Look, look_at, near_duplicates
-from adbench.data.sample import ANOMALOUS, NORMAL, Sample
+from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN, Sample
 from adbench.data.whole import broken_files
 from adbench.errors import UserError
 
@@ -140,7 +141,9 @@ def _raise_damage(path: Path, damaged: Mapping[Path, str]) -> None:
 
 
 def _unreadable(path: Path, error: UserError) -> Finding:
-    return Finding("error", path, _short(error, path), "replace or remove the file")
+    message = _short(error, path)
+    kind = re.sub(r"\d+", "N", message)  # positions and lengths differ from file to file
+    return Finding("error", path, message, "replace or remove the file", kind)
 
 
 def _checked_masks(
@@ -302,9 +305,7 @@ def _near(seen: Sequence[tuple[Sample, Look]]) -> Iterator[Finding]:
     good = [(sample, look) for sample, look in seen if sample.label == NORMAL]
     bad = [(sample, look) for sample, look in seen if sample.label == ANOMALOUS]
     pairs = near_duplicates([look for _, look in good], [look for _, look in bad])
-    for position, (i, j) in enumerate(pairs):
-        if position and pairs[position - 1][1] == j:
-            continue
+    for i, j in pairs:
         yield Finding(
             "warning",
             bad[j][0].image,
@@ -400,12 +401,16 @@ def count_table(name: str, samples: Iterable[Sample]) -> tuple[list[str], list[l
     Args:
         name: the data set's name in the catalogue; an unknown one has no published counts.
     """
+    found_samples = list(samples)
     published = CATALOGUE[name].counts if name in CATALOGUE else {}
-    header = ["category", "train", "val", "test good", "test bad", "published", ""]
+    unlabelled = Counter(s.category for s in found_samples if s.label == UNKNOWN)
+    more = ["unlabelled"] if unlabelled else []
+    header = ["category", "train", "val", "test good", "test bad", *more, "published", ""]
     rows = []
-    for category, found in counted(samples).items():
+    for category, found in counted(found_samples).items():
         known = published.get(category)
         verdict = "" if known is None else "as published" if known == found else "differs"
-        numbers = [str(n) for n in (found.train, found.val, found.good, found.bad)]
-        rows.append([category, *numbers, str(known) if known else "-", verdict])
+        numbers = [found.train, found.val, found.good, found.bad]
+        numbers += [unlabelled[category]] if unlabelled else []
+        rows.append([category, *map(str, numbers), str(known) if known else "-", verdict])
     return header, rows

@@ -34,7 +34,7 @@ def _harmless(character: str) -> bool:
 
 def is_harmless_name(name: str) -> bool:
     """Whether a file's name is UTF-8 without control characters."""
-    return all(map(_harmless, name))
+    return name.isprintable() or all(map(_harmless, name))
 
 
 def check_names(names: Sequence[str], folder: Path) -> None:
@@ -52,8 +52,11 @@ def check_names(names: Sequence[str], folder: Path) -> None:
         )
 
 
-def check_regular(path: Path) -> os.stat_result:
+def check_regular(path: Path, what: str = "image") -> os.stat_result:
     """Return the status of a regular file, links followed; nothing is opened.
+
+    Args:
+        what: the file should be, for the message.
 
     Raises:
         UserError: it does not exist, is a link to nothing, or is no regular file: reading a named
@@ -63,13 +66,24 @@ def check_regular(path: Path) -> os.stat_result:
         found = os.stat(path)
     except FileNotFoundError:
         state = "is a link to nothing" if os.path.islink(path) else "does not exist"
-        raise UserError(f"image file {shown_path(path)} {state}") from None
+        raise UserError(f"{what} file {shown_path(path)} {state}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read image {shown_path(path)}: {error}") from None
+        raise UserError(f"cannot read {what} {shown_path(path)}: {error}") from None
     for test, kind in _KINDS:
         if test(found.st_mode):
             raise UserError(
-                f"cannot read image {shown_path(path)}: it is {kind}, not a regular file; "
+                f"cannot read {what} {shown_path(path)}: it is {kind}, not a regular file; "
                 "replace or remove it"
             )
     return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this number lives on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # not ours, or no number of a process
+        return True
+    return True

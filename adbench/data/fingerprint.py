@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,8 @@ def _of(sample: Sample) -> Iterator[Path]:
 
 
 def _relative(path: Path, root: Path | None) -> str:
-    return path.as_posix() if root is None else Path(os.path.relpath(path, root)).as_posix()
+    name = path.as_posix() if root is None else Path(os.path.relpath(path, root)).as_posix()
+    return unicodedata.normalize("NFC", name)  # moving data to a Mac and back changes the form
 
 
 def _hash(table: Mapping[str, str]) -> str:

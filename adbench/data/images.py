@@ -293,6 +293,10 @@ def _unreadable_named(path: Path) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not an image that can be read, whatever its name says"
+    if str(error).startswith(
+        "decoder error"
+    ):  # libtiff's and libwebp's numbers tell nobody anything
+        return "its compressed data are damaged or cut off"
     return str(error) or type(error).__name__
 
 
@@ -323,7 +327,7 @@ def _is_deep(image: Image.Image, path: Path) -> bool:
 
 def _turned_by_tag(image: Image.Image, orientation: int) -> bool:
     # Pillow forgets the orientation of a TIFF of 16 bits without turning it
-    return isinstance(image, TiffImageFile) and image.mode == "I;16" and orientation != 1
+    return isinstance(image, TiffImageFile) and image.mode.startswith("I;16") and orientation != 1
 
 
 def _by_opencv(path: Path, orientation: int) -> NDArray[np.uint16]:

@@ -15,7 +15,8 @@ from adbench.data.images import read_image
 
 SIDE = 64  # of the small picture
 FLAT = 1.5  # standard deviation of grey values: a covered lens, an unlit part
-_LARGEST, _MEAN = 4, 1.0  # grey values by which small pictures of one photograph may differ
+_APART = 2.0  # root mean square in grey values by which small pictures of one photograph differ
+_ASKED = 256  # pictures that say how far apart two photographs of good parts are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,24 +52,47 @@ def look_at(path: Path, bits: int | None = None) -> Look:
     return Look(digest, np.asarray(small, dtype=np.uint8), float(grey.std()))
 
 
-def near_duplicates(first: Sequence[Look], second: Sequence[Look]) -> list[tuple[int, int]]:
-    """Return positions (i, j) where first[i] and second[j] show the same photograph.
+def near_duplicates(good: Sequence[Look], bad: Sequence[Look]) -> list[tuple[int, int]]:
+    """Return positions (i, j) where good[i] and bad[j] show the same photograph.
 
-    That is one stored anew, at another size or quality: its small picture differs by at most 4
-    grey values anywhere and by at most 1 on average. Two photographs of equal parts differ by
-    more, from their noise and from how the parts lie. Flat pictures are left out.
+    That is one stored anew, at another size or quality. Their small pictures differ by a root
+    mean square of at most 2 grey values, of at most a fifth of the picture's own deviation, and
+    of at most half of what lies between a good picture and the good one nearest to it (median
+    over them): where a fixed camera sees equal parts, every two photographs are alike. Flat
+    pictures are left out. Of several i the nearest.
     """
+    first = [i for i, look in enumerate(good) if not look.is_flat]
+    second = [j for j, look in enumerate(bad) if not look.is_flat]
     if not first or not second:
         return []
-    small = np.stack([look.small for look in first]).astype(np.int16)
-    means = small.mean(axis=(1, 2))
-    lively = np.array([not look.is_flat for look in first])
-    found = []
-    for j, look in enumerate(second):
-        near = np.flatnonzero(lively & (np.abs(means - look.small.mean()) <= _MEAN))
-        if look.is_flat or not len(near):
-            continue
-        apart = np.abs(small[near] - look.small.astype(np.int16))
-        same = (apart.max(axis=(1, 2)) <= _LARGEST) & (apart.mean(axis=(1, 2)) <= _MEAN)
-        found += [(int(i), j) for i in near[same]]
-    return found
+    middle = np.mean([good[i].small for i in first], axis=0)
+    goods, bads = (
+        _rows([looks[i] for i in those], middle) for looks, those in ((good, first), (bad, second))
+    )
+    contrasts = np.array([bad[j].small.std() for j in second])
+    limits = np.minimum(min(_APART, _usual(goods) / 2), contrasts / 5)
+    apart = _distances(goods, bads)
+    nearest = apart.argmin(axis=0)
+    same = np.flatnonzero(apart.min(axis=0) <= limits)
+    return [(first[nearest[j]], second[j]) for j in same.tolist()]
+
+
+def _rows(looks: Sequence[Look], middle: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return [n, 64 * 64] float32, the middle taken off so that little is lost to rounding."""
+    return np.stack([(look.small - middle).ravel() for look in looks]).astype(np.float32)
+
+
+def _distances(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return root mean squares [n, m] between rows."""
+    squares = (first**2).mean(1)[:, None] + (second**2).mean(1)[None]
+    return np.sqrt(np.maximum(squares - 2 * (first @ second.T) / first.shape[1], 0))
+
+
+def _usual(rows: NDArray[np.float32]) -> float:
+    """Return the median distance of a row to its nearest other one; infinite for one row."""
+    if len(rows) < 2:
+        return np.inf
+    asked = np.unique(np.linspace(0, len(rows) - 1, _ASKED).round().astype(int))
+    apart = _distances(rows[asked], rows)
+    apart[np.arange(len(asked)), asked] = np.inf
+    return float(np.median(apart.min(axis=1)))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adbench.data.files import check_regular, shown_path
+from adbench.data.files import check_regular, is_harmless_name, shown_path
 from adbench.errors import UserError, nearest
 
 SEPARATORS = (",", ";", "\t")
@@ -49,8 +49,8 @@ def read_table(path: Path, needed: Sequence[str], known: Sequence[str] = ()) -> 
         known: further columns with a meaning.
 
     Raises:
-        UserError: no regular file, an encoding that is none of these, a missing or doubled column,
-            a row with too many cells, quotes that are never closed.
+        UserError: no regular file, an encoding that is none of these, control characters, a
+            missing or doubled column, a row with too many cells, quotes that are never closed.
     """
     lines = _decoded(path)
     separator = _separator(lines, [*needed, *known])
@@ -67,7 +67,7 @@ def read_table(path: Path, needed: Sequence[str], known: Sequence[str] = ()) -> 
 
 
 def _decoded(path: Path) -> str:
-    size = check_regular(path).st_size
+    size = check_regular(path, "table").st_size
     if size > _LARGEST:
         raise UserError(f"{shown_path(path)} has {size} bytes: that is no list of pictures")
     data = path.read_bytes()
@@ -79,12 +79,20 @@ def _decoded(path: Path) -> str:
             continue
         if "\0" in text:
             break
+        _check_printable(text, path)
         # a spreadsheet's hint in the first line, emptied so that lines keep their numbers
         return "\n" + text.partition("\n")[2] if text.lower().startswith("sep=") else text
     raise UserError(
         f"{shown_path(path)}: its encoding is not known; save it as UTF-8 (in a spreadsheet: "
         "'CSV UTF-8')"
     )
+
+
+def _check_printable(text: str, path: Path) -> None:
+    """Refuse control characters that would reach the terminal in a message or a name."""
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        if not is_harmless_name(line.rstrip("\n").replace("\t", " ")):
+            raise UserError(f"{shown_path(path)}, line {number}: holds control characters")
 
 
 def _separator(text: str, names: Sequence[str]) -> str:

@@ -6,11 +6,12 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from adbench.data.catalogue import CATALOGUE, Counts
-from adbench.data.check import check_samples, count_table, counted
+from adbench.data.check import check_samples, count_table, counted, told
 from adbench.data.layouts import get_layout
 from adbench.errors import UserError
 from tests.data import trees
@@ -170,3 +171,79 @@ def test_published_counts_add_up():
                 *[(c.train, c.val, c.good, c.bad) for c in known.counts.values()], strict=True
             )
             assert Counts(*map(sum, columns)) == known.totals, known.name
+
+
+# what is told, and how
+
+
+def _told(root: Path, **keys: object) -> list[tuple[str, str]]:
+    return told(check_samples(get_layout("mvtec").read(root, "bottle"), full=True, **keys))
+
+
+def test_one_line_a_kind_with_a_count_and_three_examples(root):
+    for number in range(2, 7):
+        trees.image(root / BROKEN / f"{number:03d}.png")
+    findings = check_samples(get_layout("mvtec").read(root, "bottle"), full=False)
+    ((level, line),) = told(findings)
+    assert level == "warning"
+    assert line.startswith(f"5 files in {root / BROKEN}: defective, but has no mask")
+    assert "(002.png, 003.png, 004.png, ...); add a mask" in line
+    assert len(told(findings, every=True)) == 5
+
+
+def test_damage_of_many_files_is_one_kind(root):
+    for number in range(3):
+        path = root / f"bottle/train/good/{number:03d}.png"
+        data = bytearray(path.read_bytes())
+        data[-20 - number] ^= 1
+        path.write_bytes(data[: len(data) - number])
+    assert sum(level == "error" for level, _ in _told(root)) <= 2
+
+
+def test_flat_good_pictures_are_told(root):
+    for name, value in (("train/good/000", 0), ("test/broken/000", 1), ("test/good/001", 130)):
+        noise = np.random.default_rng(value).integers(0, 3, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(noise + np.uint8(value)).save(root / f"bottle/{name}.png")
+    ((level, line),) = _told(root)
+    assert level == "warning"
+    assert line.startswith("2 files")
+    assert "shows nothing" in line
+
+
+def _photograph(seed: int) -> np.ndarray:
+    """A part as a camera sees it: the same form each time, with grain, 200 x 300."""
+    y, x = np.mgrid[:200, :300]
+    form = 110 + 60 * np.sin(x / 17) * np.cos(y / 23)
+    grain = np.random.default_rng(seed).normal(0, 12, (200, 300))
+    return (form + grain).clip(0, 255).astype(np.uint8)
+
+
+def test_near_duplicates_between_good_and_defective_are_told(root):
+    for seed, name in enumerate(("train/good/000", "train/good/001", "test/good/000")):
+        Image.fromarray(_photograph(seed)).save(root / f"bottle/{name}.png")
+    Image.fromarray(_photograph(7)).save(root / BROKEN / "001.png")
+    stored_anew = Image.fromarray(_photograph(1)).resize((270, 180), Image.Resampling.BOX)
+    (root / BROKEN / "000.png").unlink()
+    stored_anew.save(root / BROKEN / "000.jpg", quality=80)
+    trees.mask(root / TRUTH / "000_mask.png", size=(180, 270))
+    trees.mask(root / TRUTH / "001_mask.png", size=(200, 300))
+    lines = [line for _, line in _told(root) if "nearly" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{root / BROKEN / '000.jpg'}: defective, but nearly the same")
+    assert "bottle/train/good/001.png" in lines[0]
+
+
+def test_sizes_and_shapes_get_a_word(root):
+    trees.image(root / "bottle/train/good/000.png", size=(40, 6000))
+    lines = [line for _, line in _told(root)]
+    assert any("sizes of the pictures of bottle differ: 6 of 8x8, 1 of 6000x40" in x for x in lines)
+    assert any("dataset.fit=pad" in line and "6000x40" in line for line in lines)
+    assert not any("dataset.fit" in line for _, line in _told(root, fit="pad"))
+    assert not any("dataset.fit=pad" in line for _, line in _told(root, size=(4, 600))[:1])
+
+
+def test_unlabelled_pictures_are_counted(root):
+    samples = get_layout("pictures", name="x").read(root, "x")
+    header, rows = count_table("pictures", samples)
+    assert rows == [["x", "0", "0", "0", "0", "9", "-", ""]]
+    assert header[5] == "unlabelled"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,8 @@ def test_rows_know_their_line(tmp_path, rows):
         ("image\n,\n", "lists no image"),
         ("image,label\n,0\n", "line 2: no image named"),
         ("image\na.png\nb.png\na.png\n", "line 4: a.png is listed before, in .*line 2"),
+        ("image,label\n\na.png,N\x1b[31mOK\n", "line 3: holds control characters"),
+        ('image,split,defect\na.png,test,"a\nb"\n', "line 2: defect .*several lines"),
         ("image,category\na.png,../../up\n", "line 2: category: '../../up'"),
     ],
 )
@@ -173,3 +176,13 @@ def test_split_files_stay_in_their_data_set(tmp_path, name, row):
     layout = get_layout(name)
     with pytest.raises(UserError, match="line 2"):
         layout.read(tmp_path, layout.categories(tmp_path)[0])
+
+
+def test_names_in_another_unicode_form_are_found(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "Gehäuse.png") for form in ("NFC", "NFD"))
+    for listed, there in ((composed, apart), (apart, composed)):
+        (tmp_path / listed).unlink(missing_ok=True)
+        trees.image(tmp_path / there)
+        written(tmp_path, f"image\n{listed}\n")
+        (sample,) = samples(tmp_path)
+        assert sample.image.name == there

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from adbench.data.demo import box, metal, weave
 from adbench.data.demo.flaws import Flawed
 from adbench.data.demo.surface import photograph
+from adbench.data.files import is_running
 from adbench.errors import UserError
 
 FORMAT = 2  # raise when a picture changes: folders made before are then not reused
@@ -134,6 +135,10 @@ def _pictures(options: dict) -> Iterator[_Picture]:
 
 
 def _write(folder: Path, options: dict) -> None:
+    for left in folder.parent.glob(".*.tmp"):  # by processes that were killed
+        pid = left.name.split(".")[-2]
+        if pid.isdecimal() and not is_running(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         for picture in _pictures(options):

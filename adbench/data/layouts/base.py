@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -79,7 +80,7 @@ def confined(folder: Path, text: str, where: str, remedy: str = "") -> Path:
     """Return the path that a list file names, where it lies below ``folder``.
 
     Symbolic links inside the folder are followed as its owner meant them; ``..`` and absolute
-    paths that lead out of it are not.
+    paths that lead out of it are not. A name that exists in another Unicode form only is that file.
 
     Raises:
         UserError: the path leads out, or cannot be a path.
@@ -93,4 +94,5 @@ def confined(folder: Path, text: str, where: str, remedy: str = "") -> Path:
         raise UserError(
             f"{where}: '{shown_path(text)[:200]}' lies outside of {shown_path(top)}{told}"
         )
-    return Path(found)
+    forms = (unicodedata.normalize(form, found) for form in ("NFC", "NFD"))
+    return Path(next(filter(os.path.lexists, (found, *forms)), found))

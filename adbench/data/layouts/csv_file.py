@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from adbench.data.files import is_harmless_name, shown_path
 from adbench.data.layouts.base import (
     GOOD,
     check_category,
@@ -97,6 +98,10 @@ class CsvLayout:
         if not cells["image"]:
             raise UserError(f"{row.where}: no image named")
         label = _label(cells, row.where)
+        if not is_harmless_name(cells["defect"]):
+            raise UserError(
+                f"{row.where}: defect '{shown_path(cells['defect'])}' has several lines"
+            )
 
         def path(text: str) -> Path:
             return confined(folder, text, row.where, "set dataset.options.images=FOLDER")

@@ -13,7 +13,7 @@ from adbench.data.layouts.mvtec import MVTecLayout
 from adbench.data.sample import Sample
 from adbench.errors import UserError
 
-_LARGEST = 8 << 30  # pixels of all pictures: minutes and gigabytes, not days and a full disk
+_LARGEST = 2 << 30  # pixels of all pictures: minutes and gigabytes, not days and a full disk
 
 # Only the box can be wrong as a whole; in the other categories kinds would tell nothing.
 _KINDS: dict[str, dict[str, str]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def read_defect_rules(config: Path) -> dict[int, DefectRule]:
     try:
         entries = json.loads(config.read_text())
         return {int(entry["pixel_value"]): _rule(entry) for entry in entries}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{config}: a list of entries with {', '.join(_KEYS)} is expected ({error})"
         ) from error
@@ -81,7 +82,7 @@ def _rule(entry: Mapping[str, Any]) -> DefectRule:
         saturation=float(entry["saturation_threshold"]),
         relative=bool(entry["relative_saturation"]),
     )
-    if rule.saturation <= 0 or (rule.relative and rule.saturation > 1):
+    if not 0 < rule.saturation < math.inf or (rule.relative and rule.saturation > 1):
         raise ValueError(f"saturation_threshold {rule.saturation} of {rule.defect}")
     return rule
 
