@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,17 +75,17 @@ def chosen_categories(dataset: DatasetKeys) -> list[str]:
         UserError: the root is missing, or a category is not there.
     """
     layout, root = open_layout(dataset)
-    known = layout.categories(root)
+    known = {unicodedata.normalize("NFC", name): name for name in layout.categories(root)}
     wanted = dataset.category
     if wanted == "all":
-        return known
+        return list(known.values())
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     for name in names:
-        if name not in known:
+        if unicodedata.normalize("NFC", name) not in known:
             raise UserError(
                 f"no category '{name}' in {root}{nearest(name, known)} (there: {', '.join(known)})"
             )
-    return names
+    return [known[unicodedata.normalize("NFC", name)] for name in names]
 
 
 def read_samples(dataset: DatasetKeys, categories: Sequence[str]) -> list[Sample]:

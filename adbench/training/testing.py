@@ -14,6 +14,8 @@ from adbench.config.schema import Settings, settings
 from adbench.data.datamodule import DataModule
 from adbench.data.fingerprint import differences, fingerprint, trained_on
 from adbench.data.layouts import get_layout
+from adbench.data.layouts.base import Layout
+from adbench.data.layouts.folder import FolderLayout
 from adbench.data.opening import chosen_categories, open_layout, read_samples
 from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN, Sample
 from adbench.errors import UserError
@@ -200,19 +202,23 @@ def pictures_to_test(keys: Settings, say: Callable[[str], None]) -> list[Sample]
     Raises:
         UserError: the folder has the layout, but not the category; or it holds no picture.
     """
-    try:
-        layout, root = open_layout(keys.dataset)
-        known = layout.categories(root)
-        found = layout.read(root, known[0]) if keys.dataset.layout == "folder" else []
-    except UserError:
-        root = Path(keys.dataset.root or ".").expanduser()
-        if not root.is_dir():
-            raise
+    layout, root = open_layout(keys.dataset)
+    if not _laid_out(layout, root):
         found = folder_pictures(root, keys.dataset.name)
         say(f"{root} is not laid out as the run's data was: {len(found)} pictures, without labels")
         return found
-    found = found or read_samples(keys.dataset, chosen_categories(keys.dataset))
+    found = read_samples(keys.dataset, chosen_categories(keys.dataset))
     return [sample for sample in found if sample.split == "test"] or found
+
+
+def _laid_out(layout: Layout, root: Path) -> bool:
+    """Whether ``root`` has the layout at all; what is wrong within it is told when it is read."""
+    if isinstance(layout, FolderLayout):
+        return any((root / name).is_dir() for name in (*layout.normal, *layout.abnormal))
+    try:
+        return bool(layout.categories(root))
+    except UserError:
+        return False
 
 
 def folder_pictures(root: Path, category: str) -> list[Sample]:
