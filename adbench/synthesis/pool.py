@@ -63,7 +63,7 @@ class Pool(PerlinBlend):
     kind: ClassVar[type[PoolKeys]] = PoolKeys
 
     def __init__(self, **keys: Any) -> None:
-        made = from_mapping(self.kind, keys, "synthesis")
+        self.keys = made = from_mapping(self.kind, keys, "synthesis")
         super().__init__(made)
         self.root, self.from_files, self.max_memory = (
             made.root,
