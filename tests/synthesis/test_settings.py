@@ -233,13 +233,15 @@ def spoiled(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("use", ["textures", "pool"])
 def test_files_that_are_no_pictures_are_named(use, kind, tmp_path):
     path = spoiled(tmp_path, kind)
-    image = torch.rand(2, 3, 32, 32)
     with pytest.raises(UserError, match=str(path)):
-        if use == "pool":
-            synthesizer = Pool(root=str(tmp_path))
-        else:
-            synthesizer = Las(textures={"source": "folder", "root": str(tmp_path)})
-        synthesizer(image, generator=torch.Generator().manual_seed(0))
+        drawn_from(use, tmp_path)
+
+
+def drawn_from(use, folder):
+    textures = {"source": "folder", "root": str(folder)}
+    synthesizer = Pool(root=str(folder)) if use == "pool" else Las(textures=textures)
+    generator = torch.Generator().manual_seed(0)
+    return synthesizer(torch.rand(2, 3, 32, 32), generator=generator)
 
 
 def test_a_missing_pool_is_said_from_the_configuration():

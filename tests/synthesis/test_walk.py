@@ -1,4 +1,4 @@
-"""Every key of every record against every wrong kind of value: one line, or an object that works."""
+"""Every key of every record against every kind of wrong value: one line, or what works."""
 
 from __future__ import annotations
 
