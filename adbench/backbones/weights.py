@@ -64,7 +64,7 @@ def _with_file(extractor: FeatureExtractor, path: Path, source: str) -> FeatureE
     return extractor
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file or a torch checkpoint, float32.
 
     Nothing in the file is run: pickled objects other than plain tensors are refused.

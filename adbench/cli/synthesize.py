@@ -184,7 +184,7 @@ def _sdas_model(folder: Path) -> SdasModel:
 
     run, config = open_run(folder)
     section = config.get("model") if isinstance(config, Mapping) else None
-    target = str(section.get("_target_")) if isinstance(section, Mapping) else ""
+    target = str(section.get("_target_") or "") if isinstance(section, Mapping) else ""
     other = UserError(f"run={folder} is no run of model=sdas ({target or 'its model is unknown'})")
     if not target or (target.startswith("adbench.") and not target.startswith(_SDAS)):
         raise other

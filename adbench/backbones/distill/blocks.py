@@ -8,12 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from adbench.backbones.bundled_network import BundledNetwork, ResidualBlock
+from adbench.backbones.bundled_network import MEAN, STD, BundledNetwork, ResidualBlock
 from adbench.backbones.weights import load_covering, read_tensors
 from adbench.errors import UserError
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 _EPS = 1e-5  # of ResNet's batch norm
 
 
