@@ -38,6 +38,11 @@ class SynthesizeKeys:
     run: str | None = None
     split: Literal["train", "held_out"] = "train"
 
+    def __post_init__(self) -> None:
+        for name, value in (("out", self.out), ("run", self.run)):
+            if value == "":
+                raise UserError(f"{name}= is empty: a folder is expected")
+
 
 def usage() -> str:
     """Return the text of ``adbench synthesize --help``."""
@@ -63,7 +68,7 @@ def run(words: Sequence[str]) -> int:
     """Write the images; the last line on stdout is the folder."""
     arguments = parsed_arguments(words)
     own, rest = _split(arguments.overrides)
-    folder = _pool(own, rest) if own.run else _set(own, rest, arguments.config_dir)
+    folder = _pool(own, rest) if own.run is not None else _set(own, rest, arguments.config_dir)
     print(folder)
     return 0
 

@@ -47,6 +47,8 @@ def told(capsys, *words, code=2):
         (["split=val"], "split=val: choose one of train, held_out"),
         (["out=[a]"], "out=[a]: text"),
         (["run=[a]"], "run=[a]: text"),
+        (["run="], "run= is empty"),
+        (["out="], "out= is empty"),
         (["run=x", "split=held_out"], "split= does not go with run="),
         (["run=x", "synthesis.steps=1"], "synthesis.steps=1: a whole number in [2, 1000]"),
         (["run=x", "synthesis.strength=[0.2,0.1]"], "synthesis.strength=[0.2,0.1]: low exceeds"),
