@@ -39,6 +39,7 @@ def refused(capsys, *words):
         (["objective=formula", "threads=0"], "threads=0"),
         (["objective=formula", "device=tpu"], "device=tpu: choose one of"),
         (["objective=formula", "folder=null"], "folder=null: text"),
+        (["objective=formula", "folder="], "folder= is empty"),
         (["objective=formula", "side=1024", "batch_size=4096"], "megapixels"),
     ],
 )

@@ -85,6 +85,10 @@ class DistillKeys:
     bfloat16: bool | None = None
     threads: Annotated[int, Within(1, 1024)] = 2
 
+    def __post_init__(self) -> None:
+        if not self.folder:
+            raise UserError("folder= is empty: a folder is expected")
+
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
     """Return the recipe of plain keys.
