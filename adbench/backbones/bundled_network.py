@@ -9,6 +9,7 @@ from torch.nn import functional
 
 CHANNELS = (64, 128, 256)
 STRIDES = (4, 8, 16)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of images in 0..1
 
 
 class ResidualBlock(nn.Module):

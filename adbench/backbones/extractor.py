@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adbench.backbones.bundled_network import CHANNELS, STRIDES, BundledNetwork
+from adbench.backbones.bundled_network import CHANNELS, MEAN, STD, STRIDES, BundledNetwork
 from adbench.errors import UserError, nearest
 
 BUNDLED = "bundled"
 _DARKEST = 1 / 255  # mean grey below which an image is not made brighter still
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class FeatureExtractor(nn.Module):
@@ -169,7 +168,7 @@ def _created(
 ) -> tuple[nn.Module, tuple[Sequence[float], Sequence[float]]]:
     """Return the untrained network, cut, and the mean and deviation its weights expect."""
     if name == BUNDLED:
-        return BundledNetwork([names[i] for i in wanted]), (_MEAN, _STD)
+        return BundledNetwork([names[i] for i in wanted]), (MEAN, STD)
     import timm
 
     keys: dict[str, Any] = {"pretrained": False, "features_only": True, "out_indices": wanted}
@@ -177,7 +176,7 @@ def _created(
         keys["dynamic_img_size"] = True
     network = timm.create_model(name, **keys)
     config = timm.get_pretrained_cfg(name)
-    return network, ((config.mean, config.std) if config else (_MEAN, _STD))
+    return network, ((config.mean, config.std) if config else (MEAN, STD))
 
 
 def _takes_any_size(name: str) -> bool:

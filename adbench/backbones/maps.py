@@ -35,6 +35,19 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     return smooth_upsample(maps, (maps.shape[-2], maps.shape[-1]), sigma)
 
 
+@lru_cache(maxsize=128)
+def resize_matrix(length: int, target: int, *, aligned: bool = False) -> Tensor:
+    """Return W [target, length] float64: ``W @ x`` is ``x`` [length] interpolated linearly.
+
+    Args:
+        aligned: the first and last points coincide (``align_corners``); else pixels are areas.
+    """
+    with torch.inference_mode(False), torch.no_grad():  # kept beyond the call
+        unit = torch.eye(length, dtype=torch.float64)[:, None]
+        resized = F.interpolate(unit, size=target, mode="linear", align_corners=aligned)
+        return resized[:, 0].mT.contiguous()
+
+
 def _axis_matrix(length: int, target: int, sigma: float, like: Tensor) -> Tensor:
     matrix = _axis_matrix_float64(int(length), int(target), float(sigma))
     return _on_device(matrix, like.dtype, like.device)
@@ -49,9 +62,7 @@ def _on_device(matrix: Tensor, dtype: torch.dtype, device: torch.device) -> Tens
 def _axis_matrix_float64(length: int, target: int, sigma: float) -> Tensor:
     """Return [target, length] float64: one axis of resize, then blur."""
     with torch.inference_mode(False), torch.no_grad():
-        unit = torch.eye(length, dtype=torch.float64)[:, None, None, :]
-        resized = F.interpolate(unit, size=(1, target), mode="bilinear", align_corners=False)
-        resize = resized[:, 0, 0, :].mT.contiguous()
+        resize = resize_matrix(length, target)
         return _blur_matrix(target, sigma) @ resize if sigma > 0 else resize
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from adbench.backbones.extractor import BUNDLED, FeatureExtractor
-from adbench.errors import UserError, nearest
+from adbench.backbones.files import regular_file, sha256
+from adbench.errors import UserError
 
 BUNDLED_FILE = "bundled.safetensors"
 RANDOM = "random"
@@ -64,39 +64,7 @@ def _with_file(extractor: FeatureExtractor, path: Path, source: str) -> FeatureE
     return extractor
 
 
-def sha256(path: Path) -> str:
-    """Return the file's SHA-256 in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def regular_file(path: str | Path, key: str) -> Path:
-    """Return the path of a file of weights with ``~`` resolved.
-
-    Only regular files pass: a device or a pipe would be read for ever.
-
-    Args:
-        key: dotted name of the key that gave the path, for messages.
-
-    Raises:
-        UserError: it is missing, empty, a folder or anything else that is no file.
-    """
-    found = Path(path).expanduser() if str(path) else Path()
-    where = f"{key}={path}"
-    if found.is_dir():
-        raise UserError(f"{where} is a folder; a file of weights is expected")
-    if not found.exists():
-        there = found.parent.iterdir() if found.parent.is_dir() else ()
-        near = nearest(found.name, [item.name for item in there])
-        raise UserError(f"{where} does not exist{near}")
-    if not found.is_file():
-        raise UserError(f"{where} is no regular file; a file of weights is expected")
-    if found.stat().st_size == 0:
-        raise UserError(f"{where} is empty; a file of weights is expected")
-    return found
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file or a torch checkpoint, float32.
 
     Nothing in the file is run: pickled objects other than plain tensors are refused.

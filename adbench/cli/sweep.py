@@ -52,7 +52,7 @@ def run(words: Sequence[str]) -> int:
 
     own = [word for word in arguments.overrides if word.startswith(("sweep.", "sweep="))]
     rest = [word for word in arguments.overrides if word not in own]
-    section = compose_config("sweep", own, arguments.config_dir, SweepRoot)["sweep"]
+    section = compose_config("sweep", own, arguments.config_dir, (SweepRoot,))["sweep"]
     keys = from_mapping(SweepKeys, section, "sweep")
     rest = typed_words("train", rest, arguments.config_dir, several=True)
     fixed, swept = split_overrides(parse_overrides(rest))

@@ -25,7 +25,7 @@ def compose_config(
     primary: str,
     overrides: Sequence[str],
     config_dir: Path | None = None,
-    record: Callable[..., Any] = Settings,
+    records: Sequence[Callable[..., Any]] = (Settings,),
 ) -> dict[str, Any]:
     """Return the resolved configuration of ``primary`` as plain dicts, lists and scalars.
 
@@ -33,13 +33,13 @@ def compose_config(
         primary: name of a file at the root of conf/, e.g. ``train``.
         overrides: as the shell passed them; values of text keys need no quotes.
         config_dir: a user's folder with further group files.
-        record: declares the keys at the root of ``primary``.
+        records: declare the keys at the root of ``primary``.
 
     Raises:
         UserError: an override cannot be parsed, or names an unknown group, option or key.
     """
     _refuse_hydras_own(overrides)
-    words = typed_words(primary, overrides, config_dir, record)
+    words = typed_words(primary, overrides, config_dir, records)
     parsed = parse_overrides(words)
     _refuse_sweeps(parsed, overrides)
     _refuse_unknown_options(parsed, config_dir)
@@ -56,7 +56,7 @@ def typed_words(
     primary: str,
     overrides: Sequence[str],
     config_dir: Path | None = None,
-    record: Callable[..., Any] = Settings,
+    records: Sequence[Callable[..., Any]] = (Settings,),
     *,
     several: bool = False,
 ) -> list[str]:
@@ -71,7 +71,7 @@ def typed_words(
     with _composer(config_dir) as composed:
         base = composed(primary, choices, resolve=False)
     return [
-        as_typed(word, base, record, several=several) if needs_care(word) else word
+        as_typed(word, base, records, several=several) if needs_care(word) else word
         for word in overrides
     ]
 

@@ -33,7 +33,7 @@ def _is_plain(text: str) -> bool:
 def as_typed(
     word: str,
     base: Mapping[str, Any],
-    record: Callable[..., Any] = Settings,
+    records: Sequence[Callable[..., Any]] = (Settings,),
     *,
     several: bool = False,
 ) -> str:
@@ -42,13 +42,13 @@ def as_typed(
     Args:
         word: as the shell passed it.
         base: the configuration without such words; its groups tell what declares the key.
-        record: declares the keys at the root.
+        records: declare the keys at the root.
         several: commas separate values (a sweep); a comma inside one is then quoted by hand.
     """
     found = _WORD.fullmatch(word)
     if found is None:
         return word
-    hint = _hint(found["key"].lstrip("+").split("."), base, record)
+    hint = _hint(found["key"].lstrip("+").split("."), base, records)
     if hint is None or not takes_text(hint):
         return word
     parts = parted(found["value"])
@@ -109,11 +109,13 @@ def parted(text: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-def _hint(path: Sequence[str], base: Mapping[str, Any], record: Callable[..., Any]) -> Any:
+def _hint(
+    path: Sequence[str], base: Mapping[str, Any], records: Sequence[Callable[..., Any]]
+) -> Any:
     """Return the annotation of a key; None where nothing declares it."""
     if path[:2] == ["dataset", "options"] and len(path) > 2:
         return _by_value(base, path)
-    if path[0] in ("model", "synthesis") and len(path) > 1 and record is Settings:
+    if path[0] in ("model", "synthesis") and len(path) > 1 and Settings in records:
         section = base.get(path[0])
         target = section.get("_target_") if isinstance(section, Mapping) else None
         try:
@@ -123,7 +125,8 @@ def _hint(path: Sequence[str], base: Mapping[str, Any], record: Callable[..., An
         if declared is None and path[0] == "model":
             declared = hint_at(ModelHead, path[1:])
         return _by_value(base, path) if declared is None else declared
-    return hint_at(record, path)
+    hints = (hint_at(record, path) for record in records)
+    return next((hint for hint in hints if hint is not None), None)
 
 
 def _by_value(base: Mapping[str, Any], path: Sequence[str]) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adbench.backbones.weights import regular_file
+from adbench.backbones.files import regular_file
 from adbench.diffusion.adm import AdmNetwork
 from adbench.diffusion.classifier import classifier_loss
 from adbench.diffusion.ema import update_average

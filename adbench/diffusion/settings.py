@@ -14,6 +14,7 @@ from adbench.errors import UserError
 
 Form = Literal["ancestral", "ddim"]
 Variance = Literal["learned", "beta", "posterior"]
+_LEVELS = 8  # each halves the side
 _LARGEST = 2e9  # parameters; the published network has 5.5e8
 
 
@@ -43,8 +44,10 @@ class AdmShape:
     def __post_init__(self) -> None:
         if self.width % 32:
             raise UserError(f"network.width={self.width}: a multiple of 32 is expected (groups)")
-        if not self.multipliers:
-            raise UserError("network.multipliers=[]: at least one level is expected")
+        if not 1 <= len(self.multipliers) <= _LEVELS:
+            raise UserError(
+                f"network.multipliers={list(self.multipliers)}: 1 to {_LEVELS} levels are possible"
+            )
         for level, multiplier in enumerate(self.multipliers):
             if self.attends(level) and self.width * multiplier % self.head:
                 raise UserError(
@@ -95,7 +98,7 @@ PRESETS = {
 class NetworkKeys:
     """A preset of the ADM network and what differs from it; null takes the preset's.
 
-    Attributes are those of ``AdmShape``.
+    Attributes are those of ``AdmShape``, which refuses what does not go together: see ``shape``.
     """
 
     preset: Literal["paper", "small", "mini", "tiny"] = "tiny"
@@ -106,18 +109,17 @@ class NetworkKeys:
     head: Annotated[int, Within(1, 4096)] | None = None
     dropout: ProperShare | None = None
 
-    def __post_init__(self) -> None:
-        if self.multipliers is not None and len(self.multipliers) > 8:
-            raise UserError("network.multipliers: more than 8 levels leave nothing of an image")
-        _ = self.shape
-
     def given(self) -> dict[str, Any]:
         """Return the keys that are not null, as ``adm_shape`` takes them."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     @property
     def shape(self) -> AdmShape:
-        """The network's size."""
+        """The network's size.
+
+        Raises:
+            UserError: the keys contradict each other.
+        """
         own = {key: value for key, value in self.given().items() if key != "preset"}
         return replace(PRESETS[self.preset], **own)
 
@@ -167,12 +169,19 @@ class FitKeys:
             value = getattr(self, name)
             if isinstance(value, Mapping):  # made by hand
                 object.__setattr__(self, name, from_mapping(NetworkKeys, value, name))
-        for network in (self.network, self.classifier):
-            if network is not None and self.size % network.shape.factor:
-                raise UserError(
-                    f"synthesis.fit.size={self.size}: this network needs a multiple of "
-                    f"{network.shape.factor}"
-                )
+            if getattr(self, name) is not None:
+                self._check_network(name)
+
+    def _check_network(self, name: str) -> None:
+        try:
+            factor = getattr(self, name).shape.factor
+        except UserError as error:
+            typed = str(error).replace("network.", f"synthesis.fit.{name}.", 1)
+            raise UserError(typed) from error
+        if self.size % factor:
+            raise UserError(
+                f"synthesis.fit.size={self.size}: its {name} needs a multiple of {factor}"
+            )
 
     @property
     def document(self) -> dict[str, Any]:

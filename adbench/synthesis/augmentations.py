@@ -22,24 +22,27 @@ def grey(image: Tensor) -> Tensor:
     return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
 
 
-def _factor(image: Tensor, generator: Generator, low: float = 0.8, high: float = 1.2) -> Tensor:
+def drawn_between(
+    image: Tensor, generator: Generator, low: float = 0.8, high: float = 1.2
+) -> Tensor:
+    """Return one uniform number for each image of a batch, [B, 1, 1, 1]."""
     return low + (high - low) * uniform(generator, len(image), 1, 1, 1)
 
 
 def contrast(image: Tensor, generator: Generator) -> Tensor:
     """Scale differences from the mean luminance by 0.8..1.2."""
     mean = grey(image).mean((2, 3), keepdim=True)
-    return torch.lerp(mean, image, _factor(image, generator)).clamp_(0, 1)
+    return torch.lerp(mean, image, drawn_between(image, generator)).clamp_(0, 1)
 
 
 def brightness(image: Tensor, generator: Generator) -> Tensor:
     """Scale by 0.8..1.2."""
-    return (image * _factor(image, generator)).clamp(0, 1)
+    return (image * drawn_between(image, generator)).clamp(0, 1)
 
 
 def saturation_and_hue(image: Tensor, generator: Generator) -> Tensor:
     """Scale differences from grey by 0.8..1.2, turn the hue by up to 0.2 of a circle."""
-    vivid = torch.lerp(grey(image), image, _factor(image, generator)).clamp_(0, 1)
+    vivid = torch.lerp(grey(image), image, drawn_between(image, generator)).clamp_(0, 1)
     return _hue_turned(vivid, 0.4 * uniform(generator, len(image), 1, 1) - 0.2)
 
 
@@ -161,8 +164,8 @@ def jittered(image: Tensor, generator: Generator, amount: float) -> Tensor:
     if amount == 0:
         return image
     low, high = 1 - amount, 1 + amount
-    bright = (image * _factor(image, generator, low, high)).clamp(0, 1)
+    bright = (image * drawn_between(image, generator, low, high)).clamp(0, 1)
     mean = grey(bright).mean((2, 3), keepdim=True)
-    crisp = torch.lerp(mean, bright, _factor(image, generator, low, high)).clamp_(0, 1)
-    vivid = torch.lerp(grey(crisp), crisp, _factor(image, generator, low, high)).clamp_(0, 1)
+    crisp = torch.lerp(mean, bright, drawn_between(image, generator, low, high)).clamp_(0, 1)
+    vivid = torch.lerp(grey(crisp), crisp, drawn_between(image, generator, low, high)).clamp_(0, 1)
     return _hue_turned(vivid, amount * (2 * uniform(generator, len(image), 1, 1) - 1))

@@ -13,16 +13,13 @@ from torch.nn import functional
 from adbench.synthesis.augmentations import (
     Operation,
     autocontrast,
+    drawn_between,
     equalised,
     from_hue,
     hue_chroma_value,
     turned,
 )
 from adbench.synthesis.perlin import uniform
-
-
-def _drawn(image: Tensor, generator: Generator, low: float, high: float) -> Tensor:
-    return low + (high - low) * uniform(generator, len(image), 1, 1, 1)
 
 
 def gamma(image: Tensor, generator: Generator) -> Tensor:
@@ -32,8 +29,8 @@ def gamma(image: Tensor, generator: Generator) -> Tensor:
 
 def scaled_and_shifted(image: Tensor, generator: Generator) -> Tensor:
     """Scale by 0.8..1.2 and add up to 30 of 255 levels either way."""
-    scale = _drawn(image, generator, 0.8, 1.2)
-    return (image * scale + _drawn(image, generator, -30, 30) / 255).clamp(0, 1)
+    scale = drawn_between(image, generator, 0.8, 1.2)
+    return (image * scale + drawn_between(image, generator, -30, 30) / 255).clamp(0, 1)
 
 
 def sharpened(image: Tensor, generator: Generator) -> Tensor:
@@ -44,7 +41,7 @@ def sharpened(image: Tensor, generator: Generator) -> Tensor:
     inner[..., (0, -1), :] = False
     inner[..., :, (0, -1)] = False
     smooth = torch.where(inner, smooth, image)
-    return torch.lerp(smooth, image, _drawn(image, generator, 0.1, 1.9)).clamp(0, 1)
+    return torch.lerp(smooth, image, drawn_between(image, generator, 0.1, 1.9)).clamp(0, 1)
 
 
 def recoloured(image: Tensor, generator: Generator) -> Tensor:
@@ -57,7 +54,7 @@ def recoloured(image: Tensor, generator: Generator) -> Tensor:
 
 def solarised(image: Tensor, generator: Generator) -> Tensor:
     """Invert values from a threshold of 32..128 of 255 upwards, for every other image."""
-    threshold = _drawn(image, generator, 32, 128) / 255
+    threshold = drawn_between(image, generator, 32, 128) / 255
     chosen = uniform(generator, len(image), 1, 1, 1) < 0.5
     return torch.where(chosen & (image >= threshold), 1 - image, image)
 

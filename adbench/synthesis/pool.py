@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from adbench.config.typed import from_mapping
@@ -18,7 +15,7 @@ from adbench.synthesis.base import Synthetic
 from adbench.synthesis.blending import PerlinBlend, composed
 from adbench.synthesis.perlin import uniform
 from adbench.synthesis.settings import PoolKeys
-from adbench.synthesis.textures import images_below
+from adbench.synthesis.textures import PictureCache, images_below
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
@@ -63,20 +60,16 @@ class Pool(PerlinBlend):
     kind: ClassVar[type[PoolKeys]] = PoolKeys
 
     def __init__(self, **keys: Any) -> None:
-        made = from_mapping(self.kind, keys, "synthesis")
+        self.keys = made = from_mapping(self.kind, keys, "synthesis")
         super().__init__(made)
-        self.root, self.from_files, self.max_memory = (
-            made.root,
-            made.masks == "files",
-            made.max_memory,
-        )
+        self.root, self.from_files = made.root, made.masks == "files"
         if made.root is not None and not Path(made.root).expanduser().is_dir():
             raise UserError(
                 f"synthesis.root={made.root} is no folder; "
                 "`adbench synthesize` fills one from a run"
             )
         self._paths: list[Path] = []
-        self._cache: dict[tuple[Path, int, int], NDArray[np.uint8]] = {}
+        self._pictures = PictureCache(resized_image, made.max_memory)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -112,23 +105,9 @@ class Pool(PerlinBlend):
         )
         return [self._paths[number] for number in drawn.tolist()]
 
-    def _stacked(self, paths: Sequence[Path], size: tuple[int, int], like: Tensor) -> Tensor:
-        pixels = np.stack([self._sized(path, size) for path in paths])
-        image = torch.from_numpy(pixels).to(like.device)
-        return image.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
-
-    def _sized(self, path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-        key = (path, *size)
-        if key in self._cache:
-            return self._cache[key]
-        image = resized_image(path, size)
-        if (len(self._cache) + 1) * image.nbytes <= self.max_memory:
-            self._cache[key] = image
-        return image
-
     def drawn_source(self, image: Tensor, generator: Generator) -> Tensor:
         size = (image.shape[-2], image.shape[-1])
-        return self._stacked(self._picked(len(image), generator), size, image)
+        return self._pictures.stacked(self._picked(len(image), generator), size, image.device)
 
     def __call__(
         self,
@@ -144,12 +123,15 @@ class Pool(PerlinBlend):
             )
         count, size = len(image), (image.shape[-2], image.shape[-1])
         paths = self._picked(count, generator)
-        mask = self._stacked([mask_path(path) for path in paths], size, image)[:, :1] > 0
+        mask = (
+            self._pictures.stacked([mask_path(path) for path in paths], size, image.device)[:, :1]
+            > 0
+        )
         mask &= self.applied(count, generator).view(-1, 1, 1, 1)
         if foreground is not None:
             mask &= foreground.to(mask.device)
         if source is None:
-            source = self._stacked(paths, size, image)
+            source = self._pictures.stacked(paths, size, image.device)
         low, high = self.opacity
         opacity = low + (high - low) * uniform(generator, count)
         made = composed(image, source, mask, opacity, truncate=self.truncate)

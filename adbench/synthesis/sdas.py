@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from adbench.config.typed import from_mapping
 from adbench.diffusion import settings as sdas
 from adbench.synthesis.pool import Pool
 from adbench.synthesis.settings import PoolKeys, SdasPoolKeys
@@ -30,7 +29,8 @@ class SdasPool(Pool):
 
     def __init__(self, **keys: Any) -> None:
         super().__init__(**keys)
-        made = from_mapping(SdasPoolKeys, keys, "synthesis")
+        made = self.keys
+        assert isinstance(made, SdasPoolKeys)
         self.own_stages = made.root is None
         self.fit_keys = _values(made.fit, sdas.FitKeys)
         self.pool_keys = _values(made, sdas.PoolKeys)

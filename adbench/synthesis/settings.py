@@ -25,7 +25,7 @@ OPS: tuple[Op, ...] = get_args(Op)
 
 Tries = Annotated[int, Within(1, 1000)]
 Shares = tuple[Share, Share]
-Exponent = Annotated[int, Within(0, 10)]
+Exponent = Annotated[int, Within(0, 8)]
 Pixels = Annotated[float, Within(0, 16384, above=True)]
 _Grey = Annotated[float, Within(0, 255)]
 _Half = Annotated[float, Within(0, 1, above=True)]

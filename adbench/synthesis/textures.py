@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,8 +147,7 @@ class FolderTextures(TextureSource):
         self.paths = images_below(base / "images" if (base / "images").is_dir() else base)
         if not self.paths:
             raise UserError(f"synthesis.textures.root={root} holds no image")
-        self.max_memory = max_memory
-        self._cache: dict[tuple[int, int, int], NDArray[np.uint8]] = {}
+        self._pictures = PictureCache(cropped_image, max_memory)
 
     @property
     def record(self) -> str:
@@ -158,17 +157,37 @@ class FolderTextures(TextureSource):
         drawn = torch.randint(
             len(self.paths), (count,), generator=generator, device=generator.device
         )
-        pixels = np.stack([self._sized(number, size) for number in drawn.tolist()])
-        image = torch.from_numpy(pixels).to(generator.device)
+        chosen = [self.paths[number] for number in drawn.tolist()]
+        return self._pictures.stacked(chosen, size, generator.device)
+
+
+class PictureCache:
+    """Pictures of files at a size, kept decoded as long as they fit.
+
+    Args:
+        read: from (file, (height, width)) to uint8 [H, W, 3] RGB.
+        max_memory: bytes kept; others are decoded at each draw.
+    """
+
+    def __init__(
+        self, read: Callable[[Path, tuple[int, int]], NDArray[np.uint8]], max_memory: int
+    ) -> None:
+        self.read, self.max_memory = read, max_memory
+        self._kept: dict[tuple[Path, int, int], NDArray[np.uint8]] = {}
+
+    def stacked(self, paths: Sequence[Path], size: tuple[int, int], device: torch.device) -> Tensor:
+        """Return the pictures of ``paths`` as [B, 3, H, W] float32 in 0..1 on ``device``."""
+        pixels = np.stack([self._sized(path, size) for path in paths])
+        image = torch.from_numpy(pixels).to(device)
         return image.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
 
-    def _sized(self, number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        key = (number, *size)
-        if key in self._cache:
-            return self._cache[key]
-        image = cropped_image(self.paths[number], size)
-        if (len(self._cache) + 1) * image.nbytes <= self.max_memory:
-            self._cache[key] = image
+    def _sized(self, path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+        key = (path, *size)
+        if key in self._kept:
+            return self._kept[key]
+        image = self.read(path, size)
+        if (len(self._kept) + 1) * image.nbytes <= self.max_memory:
+            self._kept[key] = image
         return image
 
 

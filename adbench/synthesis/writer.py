@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from adbench.data.batch import pictures
 from adbench.errors import UserError
+from adbench.runs.alone import holds_nothing, written_alone
 from adbench.runs.files import read_json, write_beside, write_json
 from adbench.synthesis.base import Synthesizer, Synthetic
 
@@ -26,6 +27,8 @@ MANIFEST, REQUEST, CONTACT = "manifest.jsonl", "request.json", "contact.png"
 _PATIENCE = 20  # batches without a single anomaly after which there is no point in going on
 Picture = NDArray[np.uint8]
 Row = dict[str, Any]
+Split = Literal["train", "held_out"]
+_BANKS = {"train": "train", "held_out": "val"}  # names of the foregrounds' splits
 
 
 def write_synthetic(
@@ -39,9 +42,10 @@ def write_synthetic(
     batch_size: int = 16,
     device: torch.device | str = "cpu",
     defect: str = "synthetic",
+    split: Split = "train",
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Write ``n`` anomalies made of the training normals; return the manifest's path.
+    """Write ``n`` anomalies made of normal images; return the manifest's path.
 
     Writes ``CATEGORY/test/DEFECT/00000.png``, ``CATEGORY/ground_truth/DEFECT/00000_mask.png``
     (lossless), ``manifest.jsonl`` (a line an image: file, mask, category, source, strength, area,
@@ -52,42 +56,63 @@ def write_synthetic(
 
     Args:
         synthesizer: prepared here.
-        datamodule: its training images are used in index order, over and over.
+        datamodule: its normal images are used in index order, over and over.
+        split: which of them: those of training, or those held out from it.
         parameters: the synthesizer's configuration, kept in ``request.json``.
         batch_size: part of the request, since a batch shares its seed.
 
     Raises:
-        UserError: the folder holds another request, or the synthesizer makes no anomaly.
+        UserError: the folder holds another request or something else, another process writes
+            it, its manifest is damaged, the split is empty, or the synthesizer makes no anomaly.
     """
-    if n < 1:
-        raise UserError(f"n={n}: at least one image is expected")
+    samples = datamodule.train_samples if split == "train" else datamodule.val_samples
+    if not samples:
+        remedy = ": nothing is held out, raise dataset.hold_out" if split == "held_out" else ""
+        raise UserError(f"split={split} has no normal image{remedy}")
     request = {
+        "split": split,
         "seed": seed,
         "batch_size": batch_size,
         "image_size": list(datamodule.image_size),
         "defect": defect,
         "device": torch.device(device).type,
         "parameters": dict(parameters or {}),
-        "images": [sample.relative for sample in datamodule.train_samples],
+        "images": [sample.relative for sample in samples],
     }
-    _claim(folder, request)
-    rows = read_manifest(folder)
-    start = rows[-1]["batch"] if rows else 0
-    synthesizer.prepare(datamodule)
-    for number, batch in _batches(datamodule, batch_size, start):
-        if len(rows) >= n:
-            break
-        made = _made(synthesizer, batch, seed, number, device)
-        known = sum(row["batch"] == number for row in rows[-batch_size:])
+    wanted = json.loads(json.dumps(request, default=str))
+    check_claim(folder, wanted)
+    with written_alone(folder, "out"):
+        check_claim(folder, wanted)
+        write_json(folder / REQUEST, wanted)
+        rows = read_manifest(folder)
+        synthesizer.prepare(datamodule)
+        draws = _draws(synthesizer, datamodule, request, rows[-1]["batch"] if rows else 0, device)
+        _fill(folder / defect, rows, n, draws, request, say)
+        write_picture(folder / CONTACT, contact_sheet(folder, rows[:n]))
+    return folder / MANIFEST
+
+
+def _fill(
+    target: Path,
+    rows: list[Row],
+    n: int,
+    draws: Iterator[tuple[int, Batch, Synthetic]],
+    request: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Write anomalies until ``rows``, which grows, holds ``n``."""
+    while len(rows) < n:
+        number, batch, made = next(draws)
+        # an interrupted call may have left the manifest within a batch
+        known = sum(row["batch"] == number for row in rows[-request["batch_size"] :])
         places = made.applied.nonzero()[known:, 0].tolist()[: n - len(rows)]
-        new = _written(made, batch, places, folder / defect, len(rows))
-        rows += [{**row, "seed": batch_seed(seed, number), "batch": number} for row in new]
-        _append(folder, rows[len(rows) - len(new) :])
+        new = _written(made, batch, places, target, len(rows))
+        seed = batch_seed(request["seed"], number)
+        rows += [{**row, "seed": seed, "batch": number} for row in new]
+        _append(target.parent, rows[len(rows) - len(new) :])
         if not rows and number >= _PATIENCE:
             raise UserError("the synthesizer leaves every image normal: nothing to write")
         say(f"synthesize: {len(rows)} of {n} images")
-    write_picture(folder / CONTACT, contact_sheet(folder, rows[:n]))
-    return folder / MANIFEST
 
 
 def batch_seed(seed: int, number: int) -> int:
@@ -96,46 +121,80 @@ def batch_seed(seed: int, number: int) -> int:
 
 
 def read_manifest(folder: Path) -> list[Row]:
-    """Return the manifest's lines, as many as are whole; [] where there is none."""
+    """Return the manifest's lines; [] where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    rows: list[Row] = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            rows.append({**row, "batch": int(row["batch"]), "file": str(row["file"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}, line {len(rows) + 1} is no line of a manifest: remove the file, and the same "
+            "command makes the set again"
+        ) from error
+    return rows
 
 
-def _claim(folder: Path, request: Mapping[str, Any]) -> None:
+def check_claim(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Raise UserError where a request may not write ``folder``; nothing is changed.
+
+    Args:
+        wanted: the request in plain values, as ``request.json`` holds it.
+    """
     card = folder / REQUEST
-    wanted = json.loads(json.dumps(request, default=str))
-    if card.is_file():
-        found = read_json(card)
-        differing = [key for key in wanted if found.get(key) != wanted[key]]
-        if differing:
-            raise UserError(
-                f"{folder} holds images of another request ({', '.join(differing)} differ): "
-                "choose another folder"
-            )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and no synthetic set: choose another folder")
-    write_json(card, wanted)
+    if not card.is_file():
+        if not holds_nothing(folder):
+            raise UserError(f"{folder} is not empty and no synthetic set: choose another folder")
+        return
+    try:
+        found = {"split": "train", **read_json(card)}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{card} cannot be read: choose another folder, or remove it") from error
+    differing = [key for key in wanted if found.get(key) != wanted[key]]
+    if differing:
+        raise UserError(
+            f"{folder} holds images of another request ({', '.join(differing)} differ): "
+            "choose another folder"
+        )
 
 
-def _batches(datamodule: DataModule, batch_size: int, start: int) -> Iterator[tuple[int, Batch]]:
-    """Yield (number, batch) without end, over the training images again and again."""
-    a_pass = -(-len(datamodule.train_samples) // batch_size)
+def _draws(
+    synthesizer: Synthesizer,
+    datamodule: DataModule,
+    request: Mapping[str, Any],
+    start: int,
+    device: torch.device | str,
+) -> Iterator[tuple[int, Batch, Synthetic]]:
+    """Yield batches from number ``start`` on without end, each with what was made of it."""
+    size, split = request["batch_size"], request["split"]
+    batches = datamodule.train_batches if split == "train" else datamodule.val_batches
+    a_pass = -(-len(request["images"]) // size)
     for turn in itertools.count(start // a_pass):
-        for place, batch in enumerate(datamodule.train_batches(batch_size)):
+        for place, batch in enumerate(batches(size)):
             number = turn * a_pass + place
             if number >= start:
-                yield number, batch
+                made = _made(synthesizer, batch, request["seed"], number, device, _BANKS[split])
+                yield number, batch, made
 
 
 @torch.no_grad()
 def _made(
-    synthesizer: Synthesizer, batch: Batch, seed: int, number: int, device: torch.device | str
+    synthesizer: Synthesizer,
+    batch: Batch,
+    seed: int,
+    number: int,
+    device: torch.device | str,
+    bank: str,
 ) -> Synthetic:
     generator = torch.Generator(device).manual_seed(batch_seed(seed, number))
-    foreground = synthesizer.foreground_masks(batch.index.to(device))
+    foreground = synthesizer.foreground_masks(batch.index.to(device), bank)
     return synthesizer(batch.image.to(device), foreground=foreground, generator=generator)
 
 
@@ -147,7 +206,7 @@ def _written(
     images, masks = pictures(made.image), made.mask[:, 0].cpu().numpy()
     rows: list[Row] = []
     for number, place in enumerate(places, first):
-        category = batch.category[place]
+        category = _folder_name(batch.category[place])
         file = f"{category}/test/{defect}/{number:05d}.png"
         mask = f"{category}/ground_truth/{defect}/{number:05d}_mask.png"
         write_picture(folder / file, images[place])
@@ -157,6 +216,13 @@ def _written(
         row["area"] = round(float(masks[place].mean()), 6)
         rows.append({**row, "row": place})
     return rows
+
+
+def _folder_name(category: str) -> str:
+    """Return a category that stays below the set's folder."""
+    if not category or "\\" in category or {"", ".", ".."} & set(category.split("/")):
+        raise UserError(f"category '{category}' cannot name a folder of a synthetic set")
+    return category
 
 
 def _append(folder: Path, rows: Sequence[Row]) -> None:
@@ -187,10 +253,15 @@ def contact_sheet(
 
 
 def _tile(folder: Path, row: Row, side: int) -> Picture:
-    image = cv2.imread(str(folder / row["file"]))
-    mask = cv2.imread(str(folder / row["mask"]), cv2.IMREAD_GRAYSCALE)
+    file, own = folder / row["file"], folder / str(row.get("mask"))
+    # What is no regular file (a pipe) would be waited for for ever.
+    image = cv2.imread(str(file)) if file.is_file() else None
+    mask = cv2.imread(str(own), cv2.IMREAD_GRAYSCALE) if own.is_file() else None
     if image is None or mask is None:
-        raise UserError(f"{folder / row['file']} cannot be read: remove the folder and repeat")
+        raise UserError(
+            f"{file} or its mask cannot be read: remove {folder / MANIFEST}, and the same command "
+            "makes the set again"
+        )
     image = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (side, side))
     mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)

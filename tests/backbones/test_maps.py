@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from adbench.backbones.maps import smooth_upsample
+from adbench.backbones.maps import resize_matrix, smooth_upsample
 
 
 @pytest.mark.parametrize("size", [(48, 48), (16, 20), (7, 90), (5, 6)])
@@ -36,3 +36,14 @@ def test_matches_released_glass_maps(shared):
         ours = smooth_upsample(grid, size)[:, 0].numpy()
         np.testing.assert_allclose(ours, judge[f"segmentation_{name}"], atol=1e-5)
     np.testing.assert_allclose(grid.amax((1, 2, 3)).numpy(), judge["image_score"], atol=1e-6)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize(("length", "target"), [(6, 48), (7, 5), (4, 4), (1, 9), (5, 1)])
+def test_resize_matrix_is_the_interpolation_of_one_axis(length, target, aligned):
+    values = torch.rand(1, 1, length, dtype=torch.float64)
+    wanted = F.interpolate(values, size=target, mode="linear", align_corners=aligned)
+    found = resize_matrix(length, target, aligned=aligned) @ values[0, 0]
+    torch.testing.assert_close(found, wanted[0, 0], atol=1e-14, rtol=0)
+    rows = resize_matrix(length, target, aligned=aligned).sum(1)
+    torch.testing.assert_close(rows, torch.ones_like(rows))

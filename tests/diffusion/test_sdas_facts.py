@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from adbench.config.typed import from_mapping
 from adbench.diffusion.adm import PRESETS, AdmNetwork, AdmShape, adm_shape, unet_config
 from adbench.diffusion.classifier import NoisyClassifier, classifier_guidance
 from adbench.diffusion.ema import average_weight, update_average
+from adbench.diffusion.fitting import _restored, new_model
 from adbench.diffusion.hybrid import gaussian_kl, hybrid_terms, pixel_log_likelihood
 from adbench.diffusion.openai import from_openai, to_openai
+from adbench.diffusion.pool import make_pool
 from adbench.diffusion.sampling import ancestral_step, ddim_step, sampled
 from adbench.diffusion.schedule import (
     denoised,
@@ -23,6 +26,7 @@ from adbench.diffusion.schedule import (
     posterior_mean,
     respaced,
 )
+from adbench.diffusion.settings import FitKeys, NetworkKeys, PoolKeys
 from adbench.errors import UserError
 
 SHAPE = AdmShape(width=32, multipliers=(1, 2), blocks=1, attention=(2,), head=32)
@@ -321,3 +325,50 @@ def test_change_of_an_image_grows_with_strength(form):
     change = [(image - found[0]).abs().mean().item() for image in found]
     assert 0 == change[0] < change[1] < change[2] < change[3]
     assert [i.std().item() for i in found] == sorted(i.std().item() for i in found)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"network": {"width": 40}}, r"^synthesis\.fit\.network\.width=40: a multiple of 32"),
+        ({"network": {"head": 48}}, r"^synthesis\.fit\.network\.head=48 does not divide"),
+        ({"classifier": {"width": 40}}, r"^synthesis\.fit\.classifier\.width=40"),
+        ({"network": {"multipliers": []}}, r"^synthesis\.fit\.network\.multipliers="),
+        ({"network": {"width": 2048, "multipliers": [16]}}, "e9 parameters"),
+        ({"network": {"preset": "smal"}}, r"^synthesis\.fit\.network\.preset=smal.*'small'"),
+        ({"size": 50}, r"^synthesis\.fit\.size=50: its network needs a multiple of 8"),
+        ({"steps": 0}, r"^synthesis\.fit\.steps=0"),
+    ],
+)
+def test_models_that_cannot_be_are_named_as_typed(keys, told):
+    with pytest.raises(UserError, match=told):
+        from_mapping(FitKeys, keys, "synthesis.fit")
+
+
+@pytest.mark.parametrize("preset", ["small", "mini", "tiny"])
+def test_the_estimated_number_of_weights_is_near(preset):
+    with torch.device("meta"):
+        network = AdmNetwork(PRESETS[preset], 1)
+    true = sum(parameter.numel() for parameter in network.parameters())
+    assert PRESETS[preset].parameters == pytest.approx(true, rel=0.3)
+
+
+@pytest.mark.parametrize("content", [b"", b"half", b"\x80\x04"])
+def test_a_damaged_checkpoint_of_a_fit_is_named(content, tmp_path):
+    file = tmp_path / "sdas.ckpt"
+    file.write_bytes(content)
+    keys = FitKeys(NetworkKeys(multipliers=(1, 1), blocks=1, attention=()), size=16)
+    model, live = new_model(keys, ["a"], 0)
+    optimizer = torch.optim.Adam(live.parameters())
+    with pytest.raises(UserError, match=r"sdas\.ckpt cannot be read.*remove it"):
+        _restored(file, model, live, optimizer)
+
+
+def test_pictures_that_are_not_finite_are_not_stored(tmp_path):
+    keys = FitKeys(NetworkKeys(multipliers=(1, 1), blocks=1, attention=()), size=16)
+    model, _ = new_model(keys, ["a"], 0)
+    for parameter in model.network.parameters():
+        parameter.fill_(torch.nan)
+    with pytest.raises(UserError, match="diverged"):
+        make_pool(model.eval(), tmp_path / "pool", PoolKeys(n=1, steps=2), seed=0, say=print)
+    assert not (tmp_path / "pool" / "a").exists()

@@ -108,7 +108,7 @@ def test_sharpness_is_that_of_pillow(monkeypatch):
 
     picture = pixels()
     for factor in (0.1, 1.0, 1.9):
-        monkeypatch.setattr(ten, "_drawn", lambda *_, f=factor: f)
+        monkeypatch.setattr(ten, "drawn_between", lambda *_, f=factor: f)
         found = ten.sharpened(as_tensor(picture), generator())[0].permute(1, 2, 0) * 255
         theirs = ImageEnhance.Sharpness(Image.fromarray(picture)).enhance(factor)
         assert np.abs(found.numpy() - np.asarray(theirs, dtype=np.float32)).max() <= 1.5

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from adbench.data.datamodule import DataModule, Splits
 from adbench.errors import UserError
+from adbench.runs.folder import RunFolder
 from adbench.synthesis.cutpaste import CutPaste
 from adbench.synthesis.las import Las
 from adbench.synthesis.writer import MANIFEST, read_manifest, write_synthetic
@@ -26,7 +30,7 @@ def content(folder):
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "contact.png"
+        if path.is_file() and path.name not in ("contact.png", ".lock")
     }
 
 
@@ -100,3 +104,110 @@ def test_another_request_or_a_foreign_folder_is_refused(datamodule, tmp_path):
 def test_a_synthesizer_that_does_nothing_is_refused(datamodule, tmp_path):
     with pytest.raises(UserError, match="normal"):
         written(datamodule, tmp_path / "set", 2, Las(probability=0.0))
+
+
+def test_held_out_normals_can_be_used_and_are_another_request(datamodule, tmp_path):
+    written(datamodule, tmp_path / "set", 4, split="held_out")
+    sources = {row["source"] for row in read_manifest(tmp_path / "set")}
+    assert sources <= {sample.relative for sample in datamodule.val_samples}
+    assert json.loads((tmp_path / "set/request.json").read_text())["split"] == "held_out"
+    with pytest.raises(UserError, match="split"):
+        written(datamodule, tmp_path / "set", 4)
+
+
+def test_nothing_held_out_is_said(datamodule, tmp_path):
+    alone = DataModule(Splits(datamodule.train_samples, [], []), image_size=(64, 64))
+    with pytest.raises(UserError, match=r"dataset\.hold_out"):
+        written(alone, tmp_path / "set", 2, split="held_out")
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_set_written_before_there_were_splits_goes_on(datamodule, tmp_path):
+    written(datamodule, tmp_path / "set", 2)
+    card = tmp_path / "set/request.json"
+    request = json.loads(card.read_text())
+    request.pop("split")
+    card.write_text(json.dumps(request))
+    written(datamodule, tmp_path / "set", 3)
+    assert len(read_manifest(tmp_path / "set")) == 3
+
+
+def test_a_second_writer_is_refused_while_the_first_one_writes(datamodule, tmp_path):
+    folder = tmp_path / "set"
+    with RunFolder(folder).locked(), pytest.raises(UserError, match=r"another process.*out="):
+        written(datamodule, folder, 2)
+    assert not (folder / MANIFEST).exists()
+    written(datamodule, folder, 2)
+
+
+def test_leftovers_of_killed_writers_go_and_nothing_else_does(datamodule, tmp_path):
+    folder = tmp_path / "set"
+    written(datamodule, folder, 2)
+    pictures = folder / "disc/test/synthetic"
+    left = [folder / ".manifest.jsonl.4711.tmp.jsonl", pictures / ".00001.png.9.tmp.png"]
+    kept = [folder / "notes.tmp", folder / ".hidden", folder / "disc/mine.png"]
+    for path in [*left, *kept]:
+        path.write_text("x")
+    written(datamodule, folder, 3)
+    assert not any(path.exists() for path in left)
+    assert all(path.read_text() == "x" for path in kept)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [b"\xff\xfe\x00", b"{", b"[1]\n", b"{}\n", b'{"batch": "x", "file": "y"}\n', b"null\n"],
+)
+def test_a_damaged_manifest_is_named_and_its_removal_helps(datamodule, tmp_path, spoilt):
+    folder = tmp_path / "set"
+    written(datamodule, folder, 3)
+    before = content_but_manifest(folder)
+    with open(folder / MANIFEST, "ab") as file:
+        file.write(spoilt)
+    with pytest.raises(UserError, match=r"manifest\.jsonl.*remove the file"):
+        written(datamodule, folder, 3)
+    (folder / MANIFEST).unlink()
+    written(datamodule, folder, 3)
+    assert content_but_manifest(folder) == before
+
+
+def content_but_manifest(folder):
+    return {name: digest for name, digest in content(folder).items() if name != MANIFEST}
+
+
+def test_an_empty_manifest_begins_again(datamodule, tmp_path):
+    written(datamodule, tmp_path / "set", 3)
+    (tmp_path / "set" / MANIFEST).write_bytes(b"")
+    written(datamodule, tmp_path / "set", 3)
+    assert len(read_manifest(tmp_path / "set")) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[]", b"3"])
+def test_a_damaged_request_is_named(datamodule, tmp_path, content):
+    written(datamodule, tmp_path / "set", 2)
+    (tmp_path / "set/request.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"request\.json.*another folder"):
+        written(datamodule, tmp_path / "set", 2)
+
+
+def test_a_foreign_folder_stays_as_it_was(datamodule, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        written(datamodule, tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_category_that_climbs_out_of_the_folder_is_refused(datamodule, tmp_path):
+    samples = [replace(each, category="../../up") for each in datamodule.train_samples]
+    climbing = DataModule(Splits(samples, [], []), image_size=(64, 64))
+    with pytest.raises(UserError, match="cannot name a folder"):
+        written(climbing, tmp_path / "a" / "set", 2, Las(foreground={"method": "none"}))
+    assert {path.name for path in tmp_path.iterdir()} == {"a"}
+
+
+def test_pipes_in_place_of_pictures_are_not_waited_for(datamodule, tmp_path):
+    written(datamodule, tmp_path / "set", 2)
+    path = tmp_path / "set/disc/test/synthetic/00000.png"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"00000\.png or its mask cannot be read"):
+        written(datamodule, tmp_path / "set", 2)

@@ -8,12 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from adbench.backbones.bundled_network import BundledNetwork, ResidualBlock
-from adbench.backbones.weights import read_tensors
+from adbench.backbones.bundled_network import MEAN, STD, BundledNetwork, ResidualBlock
+from adbench.backbones.weights import load_covering, read_tensors
 from adbench.errors import UserError
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 _EPS = 1e-5  # of ResNet's batch norm
 
 
@@ -36,7 +34,9 @@ def loaded_teacher(weights: Path) -> BundledNetwork:
                 folded[f"{name}.bias"] = state[f"{norm}.bias"] - shift
     except KeyError as error:
         raise UserError(f"{weights} is no ResNet-18 to layer3: {error} is missing") from error
-    teacher.load_state_dict(folded)
+    except RuntimeError as error:  # shapes that do not go together
+        raise UserError(f"{weights} is no ResNet-18 to layer3: {error}") from error
+    load_covering(teacher, folded, str(weights))
     return teacher.requires_grad_(False).eval()
 
 

@@ -28,6 +28,7 @@ from adbench.backbones.distill.blocks import (
 from adbench.backbones.distill.crops import CropSource
 from adbench.backbones.distill.recipe import Recipe
 from adbench.backbones.distill.training import Training, cosine
+from adbench.backbones.files import regular_file
 
 _MEASURED_BATCHES = 10
 _MEASURED_FROM = 1 << 30  # steps beyond any training, for statistics
@@ -39,7 +40,8 @@ class Distillation(Training):
 
     def __init__(self, recipe: Recipe, folder: Path, **keys: Any) -> None:
         super().__init__(recipe, folder, **keys)
-        self.teacher = on_device(loaded_teacher(Path(str(recipe.teacher))), self.device)
+        weights = regular_file(str(recipe.teacher), "teacher")
+        self.teacher = on_device(loaded_teacher(weights), self.device)
         self.variances: list[Tensor] = []
 
     def prepare(self) -> None:

@@ -65,15 +65,20 @@ def loaded_photographs(folders: Sequence[str | Path], least: int) -> list[NDArra
     """
     paths = packaged_photographs()
     for folder in folders:
-        own = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _ENDINGS)
+        base = Path(folder).expanduser()
+        own = sorted(p for p in base.rglob("*") if p.suffix.lower() in _ENDINGS)
         if not own:
-            raise UserError(f"no photograph in {folder}")
+            raise UserError(f"folders: no photograph in {folder}")
         paths += own
     return [_sized(path, least) for path in paths]
 
 
 def _sized(path: Path, least: int) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    # A pipe or a device would be waited for for ever.
+    try:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    except cv2.error:  # more pixels than OpenCV allows
+        image = None
     if image is None:
         raise UserError(f"{path} cannot be read as an image")
     short = min(image.shape[:2])

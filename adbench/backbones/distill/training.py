@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from adbench.backbones.bundled_network import BundledNetwork
 from adbench.backbones.distill.blocks import on_device, untrained_student
 from adbench.backbones.distill.recipe import Recipe
+from adbench.backbones.files import regular_file
 from adbench.backbones.weights import load_covering, read_tensors
 from adbench.errors import UserError
 from adbench.runs.files import write_beside
@@ -56,7 +57,8 @@ class Training(ABC):
             self.student = untrained_student()
             self.head = self.built_head()
         if recipe.start:
-            load_covering(self.student, read_tensors(Path(recipe.start)), recipe.start)
+            start = regular_file(recipe.start, "start")
+            load_covering(self.student, read_tensors(start), recipe.start)
         on_device(self.student, self.device)
         self.head.to(self.device)
         self.optimiser = torch.optim.AdamW(
@@ -159,6 +161,8 @@ class Training(ABC):
         """Take back what ``extra_state`` gave."""
 
     def _save(self) -> None:
+        if not all(value.isfinite().all() for value in self.average.values()):
+            raise UserError(f"the training diverged before step {self.step}: lower lr or lr_joint")
         now = time.monotonic()
         self.seconds += now - self._since
         self._since = now
@@ -190,16 +194,39 @@ class Training(ABC):
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["recipe"] != asdict(self.recipe):
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            recipe = state["recipe"]
+        except Exception as error:  # readers raise what they like on a damaged file
+            raise UserError(_damaged(path)) from error
+        if recipe != asdict(self.recipe):
             raise UserError(f"{path} belongs to another recipe: set folder= to another folder")
+        try:
+            self._restore(state)
+        except Exception as error:  # so does whatever lacks a part
+            raise UserError(_damaged(path)) from error
+        say(f"resuming at step {self.step}")
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.student.load_state_dict(state["student"])
         self.head.load_state_dict(state["head"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.load_extra_state(state)
-        say(f"resuming at step {self.step}")
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} cannot be read as a checkpoint: remove it to begin again, or set folder="
+
+
+def check_claim(folder: Path) -> None:
+    """Raise UserError where ``folder`` holds weights that no training here wrote."""
+    if (folder / WEIGHTS).exists() and not (folder / CHECKPOINT).exists():
+        raise UserError(
+            f"{folder} holds {WEIGHTS} but no {CHECKPOINT}: nothing is overwritten, set folder= "
+            "to another folder"
+        )
 
 
 def cosine(progress: float, peak: float, floor: float = 0.0) -> float:
