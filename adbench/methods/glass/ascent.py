@@ -101,6 +101,10 @@ def ascend(
         radii: of the projection.
         seen: told the statistics of every pass but the last.
     """
+    if keys.projects_noise:
+        for piece in pieces(gas.rows):
+            gas.project(piece, radii)
+            gas.update(piece)
     norm = norm_of(normal.joined(moments(gas.rows)), block)
     first = None
     gates = torch.empty_like(gas.rows)  # fresh memory at each step would cost a page fault a page

@@ -90,10 +90,7 @@ class FastStep:
     @torch.no_grad()
     def run(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its named parts, all detached."""
-        rows = self.normal.project(self.product)
-        mean = moments(rows).total / len(rows)
-        rows -= mean
-        self.missing += mean
+        rows, mean = self._normal_rows()
         offset = None if self.inputs.centre is None else self._offset(self.normal)
         local = self._local_rows(mean, offset)
         total, parts, global_deltas, gradients = self._global(rows, offset)
@@ -103,6 +100,30 @@ class FastStep:
             gradients = gradients.plus(own)
         self._write_gradients(global_deltas, local, gradients)
         return total, parts
+
+    @torch.no_grad()
+    def statistics(self) -> Norm:
+        """Return the batch statistics of the last pass over normal and GAS rows.
+
+        Their mean is that of the whole pre-activations. Nothing is trained or tracked.
+        """
+        rows, _ = self._normal_rows()
+        offset = None if self.inputs.centre is None else self._offset(self.normal)
+        self._set_radii(offset, None)
+        norm = norm_of(moments(rows), self.block)
+        if self.keys.gas.active:
+            gas = self._gas_rows(rows, offset)
+            normal = moments(rows)
+            norm, _ = ascend(gas, normal, self.block, self.keys.gas, self.radii.gas, _unseen)
+        return norm._replace(mean=norm.mean + self.missing)
+
+    def _normal_rows(self) -> tuple[Tensor, Tensor]:
+        """Return the normal pre-activations [N, H] less their mean, and that mean [H]."""
+        rows = self.normal.project(self.product)
+        mean = moments(rows).total / len(rows)
+        rows -= mean
+        self.missing += mean
+        return rows, mean
 
     def _offset(self, features: PatchFeatures) -> Tensor:
         """Return u - c [N, C]."""
@@ -273,6 +294,11 @@ class FastStep:
             adaptor += self.local.weight_gradient(own)
             bias += own.sum(0)
         return weight, adaptor, bias
+
+
+def _unseen(norm: Norm) -> None:
+    """Track nothing."""
+    del norm
 
 
 def _by_position(delta: Tensor, centre: Tensor) -> Tensor:

@@ -266,19 +266,35 @@ class GlassModule(AnomalyModule):
         return total, parts
 
     def refresh(self) -> None:
-        """Fold the trained head into the detector."""
+        """Fold the trained head into the detector, its running statistics settled where asked.
+
+        What validates and what is saved is made here, by the weights alone.
+        """
+        if self._datamodule is not None:
+            self._settle(self._datamodule)
+        self.detector.fold(self.head)
+
+    def finish(self, datamodule: DataModule) -> None:
+        """Do what ``refresh`` does."""
+        self._settle(datamodule)
         self.detector.fold(self.head)
 
     @torch.no_grad()
-    def finish(self, datamodule: DataModule) -> None:
-        """Recalibrate the running statistics where asked, then fold."""
-        if self.bn_stats == "recalibrate":
-            generator = seeded_generator(self.device, self.seed, _RECALIBRATION)
-            sets = (
-                (found, self._noise(found, generator)) for found in self._all_batches(datamodule)
-            )
-            recalibrated(self.head, sets, self.gas)
-        self.refresh()
+    def _settle(self, datamodule: DataModule) -> None:
+        if self.bn_stats != "recalibrate":
+            return
+        generator = seeded_generator(self.device, self.seed, _RECALIBRATION)
+        sets = ((found, self._noise(found, generator)) for found in self._all_batches(datamodule))
+        with torch.autocast(self.device.type, enabled=False):
+            recalibrated(self.head, sets, self.step_keys, self._present_centre(datamodule))
+
+    def _present_centre(self, datamodule: DataModule) -> Tensor | None:
+        """Return the centre [P, C] by the adaptor as it is now; None: manifold."""
+        if not self.spherical:
+            return None
+        if self._mean is None:
+            self._mean = feature_mean(self._all_batches(datamodule), self.centre_form)
+        return self.head.adapted(self._mean.to(self.device))
 
     def artefacts(self, folder: Path) -> None:
         if self.verdict is not None:

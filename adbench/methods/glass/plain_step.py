@@ -104,6 +104,8 @@ def _global_loss(
         loss = gas_loss(head.discriminator(adapted), 0.0)
         return loss, {"normal": loss}
     gas, clamped = adapted + inputs.noise, torch.zeros_like(adapted[:, 0], dtype=torch.bool)
+    if keys.gas.projects_noise:
+        gas, clamped = project(gas, base, *radii.gas)
     gas.requires_grad_()
     first = adapted.new_zeros(())
     for step in range(keys.gas.moves + 1):

@@ -23,7 +23,8 @@ class GasKeys:
         noise: add Gaussian noise to normal features.
         sigma: standard deviation of that noise.
         ascent: move the noisy features along the normalised gradient of their loss.
-        project: clamp their distance from the base into [r1, r2] (manifold).
+        project: clamp their distance from the base into [r1, r2] (manifold), or from the centre
+            into multiples of its radius (hypersphere); without ascent the noise is clamped.
         r1, r2: radii of the manifold clamp.
         steps: number of ascent steps.
         project_every: steps between two projections.
@@ -62,6 +63,11 @@ class GasKeys:
     def scale(self) -> float:
         """Standard deviation of the noise, 0 without noise."""
         return self.sigma if self.noise else 0.0
+
+    @property
+    def projects_noise(self) -> bool:
+        """Whether the noise itself is clamped, since no ascent step leads to a projection."""
+        return self.project and self.moves == 0
 
     def projects_after(self, step: int) -> bool:
         """Whether a projection follows ascent step ``step`` (0 is the first)."""
