@@ -54,14 +54,17 @@ def afs_losses(
     return loss.mean(0)
 
 
-def afs_losses_plain(anomalous: Tensor, normal: Tensor, mask: Tensor) -> Tensor:
+def afs_losses_plain(
+    anomalous: Tensor, normal: Tensor, mask: Tensor, *, per_image: bool = False
+) -> Tensor:
     """Return ``afs_losses`` as written in the paper, with one label map per channel: [C]."""
-    channels = anomalous.shape[1]
-    e = (anomalous - normal).square().transpose(0, 1).flatten(1)
-    label = mask.flatten().expand(channels, -1).clone()
-    low, high = e.amin(1, keepdim=True), e.amax(1, keepdim=True)
+    e = (anomalous - normal).square()
+    label = mask.expand_as(e)
+    # What one range is taken over: a channel's map of one image, or of the whole batch.
+    over = (2, 3) if per_image else (0, 2, 3)
+    low, high = e.amin(over, keepdim=True), e.amax(over, keepdim=True)
     predicted = (e - low) / (high - low + EPS)
-    return F.mse_loss(predicted, label, reduction="none").mean(1).double()
+    return F.mse_loss(predicted, label, reduction="none").mean((0, 2, 3)).double()
 
 
 def kept_channels(loss: Tensor, kept: int) -> Tensor:
@@ -89,8 +92,8 @@ def channel_losses(
         found = []
         for a, i in zip(anomalous, normal, strict=True):
             m = resized_mask(mask, a.shape[-2:])
-            loss = afs_losses_plain(a, i, m) if plain else afs_losses(a, i, m, per_image=per_image)
-            found.append(loss)
+            form = afs_losses_plain if plain else afs_losses
+            found.append(form(a, i, m, per_image=per_image))
         sums = [x + y for x, y in zip(sums, found, strict=True)] if sums else found
     return sums
 
