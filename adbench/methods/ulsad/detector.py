@@ -28,6 +28,7 @@ from adbench.methods.ulsad.settings import (
 )
 
 STRIDE = 8
+_ROWS = {"local": 0, "global": 1}
 
 
 class UlsadDetector(Detector):
@@ -88,8 +89,10 @@ class UlsadDetector(Detector):
             if self.loss.uses_autoencoder
             else None
         )
-        # Per branch (local, global): q_alpha, q_beta. Until calibrated, maps pass unchanged.
-        self.register_buffer("quantile", torch.tensor([[0.0, 0.1], [0.0, 0.1]]))
+        # Per branch (local, global): q_alpha, q_beta; a branch that is off keeps none.
+        self.register_buffer("quantile", torch.full((2, 2), torch.nan))
+        self.calibrated = False  # kept in Python: to ask the buffer would wait for the device
+        self.register_load_state_dict_post_hook(_note_calibration)
         self.config = {
             "backbone": extractor.config,
             "image_size": list(self.image_size),
@@ -99,6 +102,18 @@ class UlsadDetector(Detector):
             "loss": dict(loss or {}),
             "map": dict(map or {}),
         }
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the maps in use."""
+        found = ("local",) if self.loss.local else ()
+        return found if self.autoencoder is None else (*found, "global")
+
+    def calibrate(self, quantiles: Mapping[str, tuple[float, float]]) -> None:
+        """Set q_alpha and q_beta of the branches in use (Eq. 9)."""
+        for branch in self.branches:
+            self.quantile[_ROWS[branch]] = torch.tensor(quantiles[branch])
+        self.calibrated = True
 
     def native_features(self, image: Tensor) -> list[Tensor]:
         """Return the pooled maps of images at the working size, at each layer's own size."""
@@ -133,9 +148,18 @@ class UlsadDetector(Detector):
         return {n: blurred_upsample(m, self.image_size, self.map.sigma) for n, m in maps.items()}
 
     def normalised_maps(self, image: Tensor) -> dict[str, Tensor]:
-        """Return t(M) of each branch at the grid; the blur commutes with t."""
-        rows = {"local": self.quantile[0], "global": self.quantile[1]}
-        return {n: normalised(m, *rows[n]) for n, m in self.grid_maps(image).items()}
+        """Return t(M) of each branch at the grid (Eq. 9); the blur commutes with t.
+
+        Raises:
+            UserError: no quantiles were ever taken.
+        """
+        if not self.calibrated:
+            raise UserError(
+                "this ULSAD detector was never calibrated: its maps have no common scale; finish "
+                "its training, which takes the quantiles from held-out normals"
+            )
+        maps = self.grid_maps(image)
+        return {n: normalised(m, *self.quantile[_ROWS[n]]) for n, m in maps.items()}
 
     def forward(self, image: Tensor) -> Prediction:
         parts = self.normalised_maps(self._working(image))
@@ -170,6 +194,14 @@ class UlsadDetector(Detector):
         if image.shape[-2:] == torch.Size(self.image_size):
             return image
         return F.interpolate(image, size=self.image_size, mode="bilinear", antialias=True)
+
+
+def _note_calibration(module: nn.Module, keys: Any) -> None:
+    """Take note, once a state was loaded, whether it holds quantiles of all branches in use."""
+    del keys
+    assert isinstance(module, UlsadDetector)
+    rows = [_ROWS[branch] for branch in module.branches]
+    module.calibrated = bool(torch.isfinite(module.quantile[rows]).all())
 
 
 def _resized(maps: Tensor, image: Tensor) -> Tensor:

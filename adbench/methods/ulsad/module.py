@@ -251,9 +251,11 @@ class UlsadModule(AnomalyModule):
         for batch in batches(8):
             for name, maps in self.detector.raw_maps(batch.image.to(self.device)).items():
                 found.setdefault(name, []).append(maps.float().cpu().numpy())
-        for row, name in enumerate(("local", "global")):
-            if name in found:
-                keys = self.detector.map
-                pair = quantiles(np.concatenate(found[name]), keys.alpha, keys.beta)
-                self.detector.quantile[row] = torch.tensor(pair)
+        keys = self.detector.map
+        self.detector.calibrate(
+            {
+                name: quantiles(np.concatenate(maps), keys.alpha, keys.beta)
+                for name, maps in found.items()
+            }
+        )
         self.detector.train(training)

@@ -178,6 +178,38 @@ def test_saved_detector_predicts_the_same(trained, tmp_path):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("branches", ["both", "local"])
+def test_a_detector_without_quantiles_says_so(build, datamodule, branches):
+    loss = {} if branches == "both" else {"global_term": "none", "local_global": False}
+    module = build(loss=loss)
+    image = torch.rand(1, 3, 256, 256)
+    with pytest.raises(UserError, match="never calibrated"):
+        module.detector(image)
+    other = build(loss=loss)
+    other.load_state_dict(module.state_dict())
+    with pytest.raises(UserError, match="never calibrated"):
+        other.detector(image)
+    module.prepare(datamodule)
+    module.eval()
+    module.refresh()
+    found = module.detector(image)
+    other.eval().load_state_dict(module.state_dict())
+    assert torch.equal(other.detector(image).score, found.score)
+
+
+@torch.no_grad()
+def test_what_looks_on_the_way_is_what_is_saved(build, datamodule):
+    module = build()
+    module.prepare(datamodule)
+    module.eval()
+    module.refresh()
+    image = torch.rand(2, 3, 256, 256)
+    looked = module.detector(image)
+    module.finish(datamodule)
+    assert torch.equal(module.detector(image).anomaly_map, looked.anomaly_map)
+
+
+@torch.no_grad()
 def test_attention_of_one_position_is_a_distribution(trained):
     weights = trained.detector.attention_map(torch.rand(2, 3, 256, 256), 4, 7)
     assert weights.shape == (2, 1, 32, 32)
