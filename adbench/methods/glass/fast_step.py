@@ -96,7 +96,7 @@ class FastStep:
         total, parts, global_deltas, gradients = self._global(rows, offset)
         if local is not None:
             local, parts["las"], own = self._backward_local(local)
-            total = total + self.keys.loss.weight * parts["las"]
+            total = total + self.keys.loss.las_weight * parts["las"]
             gradients = gradients.plus(own)
         self._write_gradients(global_deltas, local, gradients)
         return total, parts
@@ -232,7 +232,7 @@ class FastStep:
             self._track(norm)
         logits = scores(local.rows, norm, self.block)
         loss, upstream = _with_gradient(lambda z: las_loss(z, target, keys), logits)
-        (delta,), gradients = backward([(local.rows, keys.weight * upstream)], norm, self.block)
+        (delta,), gradients = backward([(local.rows, keys.las_weight * upstream)], norm, self.block)
         return local._replace(delta=delta), loss, gradients
 
     def _write_gradients(

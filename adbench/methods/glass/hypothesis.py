@@ -1,4 +1,4 @@
-"""Manifold or hypersphere: the spectrum of the mean training image decides (Sec. 3.4, GLASS-j)."""
+"""Manifold or hypersphere: the spectrum of the mean training image decides (Appendix B.2)."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def plain_losses(
         features = _projected_local(adapted_local, base, radii, inputs.target, keys.gas)
         logits = head.discriminator(features, track=keys.every_pass)
         parts["las"] = las_loss(logits, inputs.target, keys.loss)
-        total = total + keys.loss.weight * parts["las"]
+        total = total + keys.loss.las_weight * parts["las"]
     return total, {name: value.detach() for name, value in parts.items()}
 
 

@@ -1,4 +1,7 @@
-"""Truncated projection: the distance from a base is clamped into an interval (Eq. 2)."""
+"""Truncated projection: the distance from a base is clamped into an interval (Eq. 2).
+
+Around each normal feature (manifold, Sec. 3.2) or the centre (hypersphere, Appendix B.1).
+"""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class RealNetModule(AnomalyModule):
         self.seed, self.synthesis = seed, synthesis
         self.afs, self.loss_keys, self.cache_keys = own.afs, own.loss, own.cache
         self.normal_share, self.learning_rate = own.normal_share, own.learning_rate
-        self.recalibrate, self.plain = own.recalibrate, own.plain
+        self.recalibrate, self.plain = own.recalibrate, own.as_published
         self.dims = kept_dims(backbone.channels, own.afs.dims)
         blocks = blocks_of(own.arch, backbone.strides, self.dims)
         self.detector = RealNetDetector(
@@ -95,7 +95,7 @@ class RealNetModule(AnomalyModule):
             score=plain_values(own.score),
             layers=own.discriminator_layers,
             project=own.afs.mode == "rlpr",
-            plain=own.plain,
+            plain=own.as_published,
         )
         self.multiple = max(block.stride for block in blocks) * 2**own.recon.halvings
         if own.channels_last:
@@ -142,7 +142,7 @@ class RealNetModule(AnomalyModule):
             "backbone": getattr(self.detector.backbone, "record", {}),
             "synthesis": _described(self.synthesis),
             "seed": self.seed,
-            "plain": self.plain,
+            "as_published": self.plain,
         }
         inputs = tuple(stage.name for stage in before)
         return [*before, Stage("afs", self._run_afs, config, inputs)]

@@ -1,4 +1,4 @@
-"""Reconstruction residual selection (RRS): the channels that stand out in one image."""
+"""Reconstruction residual selection (RRS, Sec. 3.3): the channels that stand out in one image."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class UlsadDetector(Detector):
         return found if self.autoencoder is None else (*found, "global")
 
     def calibrate(self, quantiles: Mapping[str, tuple[float, float]]) -> None:
-        """Set q_alpha and q_beta of the branches in use (Eq. 9)."""
+        """Set the quantiles of the branches in use (Eq. 9)."""
         for branch in self.branches:
             self.quantile[_ROWS[branch]] = torch.tensor(quantiles[branch])
         self.calibrated = True
@@ -126,8 +126,10 @@ class UlsadDetector(Detector):
         return found
 
     def grid_maps(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the raw maps of the branches in use, [B, 1, h, w] each, at the working size.
+        """Return the raw maps of the branches in use, [B, 1, h, w] each, on the grid.
 
+        The local map compares psi's first half with the features (Eq. 7), the global map its
+        second half with phi's output (Eq. 8).
         Where nothing trains psi's second half, the global map compares phi with the features.
         """
         u = self.features(image)
@@ -148,7 +150,7 @@ class UlsadDetector(Detector):
         return {n: blurred_upsample(m, self.image_size, self.map.sigma) for n, m in maps.items()}
 
     def normalised_maps(self, image: Tensor) -> dict[str, Tensor]:
-        """Return t(M) of each branch at the grid (Eq. 9); the blur commutes with t.
+        """Return t(M) of each branch, scaled by its quantiles (Eq. 9); the blur commutes with t.
 
         Raises:
             UserError: no quantiles were ever taken.
@@ -162,6 +164,7 @@ class UlsadDetector(Detector):
         return {n: normalised(m, *self.quantile[_ROWS[n]]) for n, m in maps.items()}
 
     def forward(self, image: Tensor) -> Prediction:
+        """Return the mean of both maps and its maximum, the image score (Eq. 10)."""
         parts = self.normalised_maps(self._working(image))
         mean = torch.stack(list(parts.values())).mean(0)
         anomaly_map = blurred_upsample(mean, self.image_size, self.map.sigma)

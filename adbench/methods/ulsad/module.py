@@ -100,7 +100,7 @@ class UlsadModule(AnomalyModule):
         height, width = self.detector.image_size
         positions = height * width // 64
         maps = 8 * self.detector.pooling.channels * positions
-        attended = self.loss_keys.global_term == "attention" and self.kernel == "plain"
+        attended = self.loss_keys.global_term == "attention" and self.kernel == "full"
         return 4 * (maps + (3 * positions**2 if attended else 0))
 
     def _cache_bytes(self, images: int) -> int:

@@ -98,7 +98,7 @@ def test_cosine_rates_fall_from_whole_to_zero(extractor, squares, normals):
 def test_plain_and_fast_train_to_the_same_detector(extractor, squares, normals, hypothesis):
     detectors = []
     for plain in (False, True):
-        gas = {"plain": plain}
+        gas = {"as_published": plain}
         module = built(extractor, squares, hypothesis=hypothesis, gas=gas, bn_stats="code")
         trained(module, normals)
         detectors.append(module.detector)
@@ -214,7 +214,7 @@ def test_what_looks_on_the_way_is_what_is_saved(
     extractor, squares, normals, hypothesis, bn_stats, plain
 ):
     def new():
-        gas = {"steps": 3, "plain": plain}
+        gas = {"steps": 3, "as_published": plain}
         return built(extractor, squares, hypothesis=hypothesis, bn_stats=bn_stats, gas=gas)
 
     module = new()

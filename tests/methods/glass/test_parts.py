@@ -118,5 +118,5 @@ def test_unknown_and_impossible_keys_are_refused():
         GasKeys(r1=2.0)
     with pytest.raises(UserError, match="choose one of focal, bce"):
         from_mapping(LossKeys, {"las": "dice"}, "model.loss")
-    with pytest.raises(UserError, match=r"model\.loss\.weight=0"):
-        from_mapping(LossKeys, {"weight": 0}, "model.loss")
+    with pytest.raises(UserError, match=r"model\.loss\.las_weight=0"):
+        from_mapping(LossKeys, {"las_weight": 0}, "model.loss")

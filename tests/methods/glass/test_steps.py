@@ -107,7 +107,7 @@ def test_fast_equals_plain(small, hidden, spherical, adaptor, every_pass):
             (torch.rand(72) < 0.2).double() if las else None,
             torch.randn(36, 24).double() * 0.1 if spherical else None,
         )
-        keys = StepKeys(gas, LossKeys(las="bce" if noise else "focal", weight=0.3), every_pass)
+        keys = StepKeys(gas, LossKeys(las="bce" if noise else "focal", las_weight=0.3), every_pass)
         wanted, wanted_parts = plain(reference, normal, local if las else None, inputs, keys)
         found, parts = fast(head, normal, local if las else None, inputs, keys)
         assert float(found) == pytest.approx(float(wanted), abs=1e-9)

@@ -54,7 +54,7 @@ def test_loss_falls(trained):
 
 
 def test_fast_step_equals_plain(backbone, datamodule, synthesis):
-    fast, plain = build(backbone, synthesis), build(backbone, synthesis, plain=True)
+    fast, plain = build(backbone, synthesis), build(backbone, synthesis, as_published=True)
     fast.prepare(datamodule)
     plain.prepare(datamodule)
     for name, buffer in fast.detector.selected.named_buffers():
@@ -65,7 +65,7 @@ def test_fast_step_equals_plain(backbone, datamodule, synthesis):
 
 def test_plain_selection_draws_per_block_and_agrees_mostly(backbone, datamodule, synthesis):
     keys = {"dims": [32, 32, 32], "batches": 8, "batch": 5}
-    fast, plain = (build(backbone, synthesis, afs=keys, plain=p) for p in (False, True))
+    fast, plain = (build(backbone, synthesis, afs=keys, as_published=p) for p in (False, True))
     fast.prepare(datamodule)
     plain.prepare(datamodule)
     for number in range(3):
@@ -79,7 +79,7 @@ def test_the_range_of_each_image_counts_in_the_plain_form_too(backbone, datamodu
     losses = {}
     for norm in ("batch", "image"):
         keys = {"dims": [32, 32, 32], "batches": 1, "batch": 5, "norm": norm}
-        module = build(backbone, synthesis, afs=keys, plain=True)
+        module = build(backbone, synthesis, afs=keys, as_published=True)
         module._synthesizer().prepare(datamodule)
         losses[norm] = module._chooser(datamodule).choices()[0].losses
     assert losses["batch"] != losses["image"]
