@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from adbench.methods.ulsad.settings import (
     MapKeys,
 )
 
+Source = Literal["features", "autoencoder"]
 STRIDE = 8
 _ROWS = {"local": 0, "global": 1}
 
@@ -179,17 +180,25 @@ class UlsadDetector(Detector):
             for name, part in parts.items()
         }
 
-    def attention_map(self, image: Tensor, row: int, column: int) -> Tensor:
-        """Return [B, 1, h, w]: whom the autoencoder's output at a grid position attends to.
+    def attention_map(
+        self, image: Tensor, row: int, column: int, *, source: Source = "features"
+    ) -> Tensor:
+        """Return [B, 1, h, w]: whom a grid position attends to; the weights sum to one.
+
+        Args:
+            source: what asks: the ``features`` themselves (self-attention, Eq. 3; Figure 5), or
+                the ``autoencoder``'s output at that position (cross-attention, Eq. 4).
 
         Raises:
             UserError: the detector was trained without a global branch.
         """
-        if self.autoencoder is None:
-            raise UserError("no attention map: it was trained with loss.global_term=none")
         image = self._working(image)
-        features, encoded = self.features(image), self.autoencoder(image)
-        query = encoded[:, :, row, column].unsqueeze(1)
+        features = asking = self.features(image)
+        if source == "autoencoder":
+            if self.autoencoder is None:
+                raise UserError("no cross-attention: it was trained with loss.global_term=none")
+            asking = self.autoencoder(image)
+        query = asking[:, :, row, column].unsqueeze(1)
         weights = attention_weights(query, positions(features))
         return weights.view(len(image), 1, *features.shape[-2:])
 

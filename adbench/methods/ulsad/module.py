@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from adbench.methods.ulsad.losses import (
     total,
 )
 from adbench.methods.ulsad.maps import quantiles
+from adbench.methods.ulsad.pictures import write_attention
 from adbench.methods.ulsad.settings import LossKeys, UlsadKeys
 from adbench.synthesis.base import Synthesizer
 
@@ -234,6 +236,12 @@ class UlsadModule(AnomalyModule):
 
     def finish(self, datamodule: DataModule) -> None:
         self._calibrate(datamodule)
+
+    def artefacts(self, folder: Path) -> None:
+        """Draw whom positions of the first training image attend to."""
+        if self._data is not None:
+            image = self._data.train_images(torch.tensor([0])).to(self.device)
+            write_attention(self.detector, image, folder)
 
     @torch.no_grad()
     def _calibrate(self, datamodule: DataModule) -> None:
