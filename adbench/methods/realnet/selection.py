@@ -33,6 +33,8 @@ def afs_losses(
     Returns:
         [C] float64; a channel without any difference gets the mean of the mask.
     """
+    # One sweep: e is read for its extremes and three sums, then dropped. Sums are float64, since
+    # the loss is a difference of large ones; the products with the mask stay in e's type.
     e = (anomalous - normal).square_().flatten(2)
     m = mask.flatten(2)
     low, high = e.amin(2), e.amax(2)
@@ -41,6 +43,8 @@ def afs_losses(
     inside = torch.bmm(e, m.transpose(1, 2).to(e.dtype)).squeeze(2).double()
     area = m.sum(2, dtype=torch.float64).expand_as(total)
     n = float(e.shape[2])
+    # Sums of images add up, extremes of images combine: the range of the whole batch needs no
+    # second look at e.
     if not per_image:
         low, high = low.amin(0, keepdim=True), high.amax(0, keepdim=True)
         total, square, inside, area = (
@@ -49,6 +53,7 @@ def afs_losses(
         n *= e.shape[0]
     low = low.double()
     span = high.double() - low + EPS
+    # n mean(((e - l) / R - m)^2) with m^2 = m: sum (e - l)^2 / R^2 - 2 sum (e - l) m / R + sum m
     fit = (square - 2 * low * total + n * low.square()) / span.square()
     loss = (fit - 2 * (inside - low * area) / span + area) / n
     return loss.mean(0)
