@@ -67,7 +67,7 @@ def module(arguments, images, *, plain):
         hidden=arguments.hidden,
         aggregation=arguments.aggregation,
         bn_stats="code",
-        gas={"steps": arguments.steps, "plain": plain, "bf16": arguments.bf16 and not plain},
+        gas={"steps": arguments.steps, "as_published": plain, "bf16": arguments.bf16 and not plain},
     ).to(arguments.device)
     built.train()
     optimisers = built.configure_optimizers()

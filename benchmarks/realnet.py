@@ -106,7 +106,7 @@ def built(scale, *, plain=False, **keys):
         seed=0,
         afs=afs,
         recon=scale["recon"],
-        plain=plain,
+        as_published=plain,
         **keys,
     )
     return module.train()

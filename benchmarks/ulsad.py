@@ -1,20 +1,29 @@
 """Where ULSAD's time goes: caches, attention kernels, last layer, final map. Ratios in one run.
 
     python benchmarks/ulsad.py [--backbone resnet18] [--batch 8] [--repeat 3] [--threads 2]
+    python benchmarks/ulsad.py --quantiles RUN --category FOLDER [--normals FOLDER]
 
-Random weights and images: the arithmetic does not depend on them.
+Random weights and images: the arithmetic does not depend on them. The second form is Figure 7:
+what the quantiles alpha and beta (Eq. 9) do to a finished run, from its maps of FOLDER (a category
+in MVTec AD's layout) computed once. Quantiles come from --normals; without it from
+FOLDER/validation/good (LOCO), else from FOLDER/train/good, which the run trained on.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from adbench.backbones.extractor import FeatureExtractor
+from adbench.data.images import images_in, read_image, read_mask
+from adbench.methods.base import load_detector
 from adbench.methods.ulsad.attention import attended
 from adbench.methods.ulsad.autoencoder import GlobalAutoencoder
 from adbench.methods.ulsad.detector import UlsadDetector
@@ -24,11 +33,13 @@ from adbench.methods.ulsad.losses import (
     local_loss,
     total,
 )
-from adbench.methods.ulsad.maps import blurred_upsample
+from adbench.methods.ulsad.maps import blurred_upsample, normalised, quantiles
 from adbench.methods.ulsad.reconstruction import ReconstructionNetwork
 from adbench.methods.ulsad.settings import LossKeys
+from adbench.metrics.curves import auroc, counted
 
 SIDE, CHANNELS, GRID = 256, 384, 32
+ALPHAS, BETAS = (0.5, 0.7, 0.9, 0.95), (0.95, 0.99, 0.995, 0.999)  # Figure 7's are not legible
 
 
 def seconds(call, repeat):
@@ -129,7 +140,7 @@ def attention_times(arguments):
     u = torch.randn(arguments.batch, CHANNELS, GRID, GRID)
     query = torch.randn_like(u).requires_grad_()
     base = None
-    for kernel in ("plain", "fused"):
+    for kernel in ("full", "fused"):
         value = seconds(
             lambda kernel=kernel: attended(query, u, kernel).sum().backward(), arguments.repeat
         )
@@ -160,6 +171,62 @@ def map_times(arguments):
     print(f"  largest difference {error:.1e}")
 
 
+def images_of(paths, size):
+    """Pictures one by one, brought to the working size as the data module does."""
+    for path in paths:
+        pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1)[None] / 255
+        yield F.interpolate(pixels, size, mode="area")
+
+
+def quantile_table(arguments):
+    """Image and pixel AUROC for every alpha and beta; every map is computed once."""
+    detector, folder = load_detector(arguments.quantiles), Path(arguments.category)
+    size = detector.image_size
+    normals = arguments.normals or next(
+        place for place in (folder / "validation/good", folder / "train/good") if place.is_dir()
+    )
+    print(f"quantiles from {normals}")
+    seen = [detector.raw_maps(image) for image in images_of(images_in(Path(normals)), size)]
+    pooled = {name: torch.cat([maps[name] for maps in seen]).numpy() for name in seen[0]}
+    paths = [path for defect in sorted((folder / "test").iterdir()) for path in images_in(defect)]
+    label = np.array([path.parent.name != "good" for path in paths])
+    mask = np.stack([defect_of(path, folder, size) for path in paths])
+    grids = [detector.grid_maps(image) for image in images_of(paths, size)]
+    print("alpha  beta   image AUROC  pixel AUROC")
+    for alpha, beta in itertools.product(ALPHAS, BETAS):
+        if alpha >= beta:
+            continue
+        pairs = {name: quantiles(maps, alpha, beta) for name, maps in pooled.items()}
+        found = torch.cat([combined(grid, pairs, detector) for grid in grids])[:, 0].numpy()
+        image, pixel = area(found.max((1, 2)), label), area(found.ravel(), mask.ravel())
+        print(f"{alpha:<6} {beta:<6} {image:11.4f}  {pixel:11.4f}", flush=True)
+
+
+def area(scores, positive):
+    """AUROC of scores, or NaN without both classes."""
+    below = [np.sort(scores[~positive])]
+    found = auroc(counted(scores[positive], None, below, float(positive.sum())))
+    return float("nan") if found is None else found
+
+
+def combined(grid, pairs, detector):
+    """The final map [1, 1, H, W] of stored grid maps under other quantiles."""
+    parts = [normalised(maps, *torch.tensor(pairs[name])) for name, maps in grid.items()]
+    mean = torch.stack(parts).mean(0)
+    return blurred_upsample(mean, detector.image_size, detector.map.sigma)
+
+
+def defect_of(path, folder, size):
+    """The mask at the working size, nearest; empty for a good image."""
+    place = folder / "ground_truth" / path.parent.name
+    named = [p for p in images_in(place) if p.stem.startswith(path.stem)] if place.is_dir() else []
+    if not named:
+        return np.zeros(size, bool)
+    whole = read_image(path).shape[:2]
+    mask = torch.from_numpy(np.asarray(read_mask(named[:1], whole)))[None, None].float()
+    return (F.interpolate(mask, size, mode="nearest")[0, 0] > 0.5).numpy()
+
+
 def _frn_keys(arguments):
     from adbench.methods.ulsad.settings import FrnKeys
 
@@ -179,8 +246,15 @@ def main():
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quantiles", metavar="RUN", help="a finished run: Figure 7")
+    parser.add_argument("--category", help="its category's folder")
+    parser.add_argument("--normals", help="folder of normal images that quantiles come from")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.quantiles:
+        with torch.inference_mode():
+            quantile_table(arguments)
+        return
     print(f"{arguments.backbone}, batch {arguments.batch}, {arguments.threads} threads")
     map_times(arguments)
     attention_times(arguments)

@@ -10,6 +10,7 @@ from adbench.cli.console import say
 from adbench.config.schema import ThresholdKeys, settings
 from adbench.config.typed import from_mapping
 from adbench.errors import UserError
+from adbench.runs.files import WAY_OUT
 
 if TYPE_CHECKING:
     from adbench.runs.folder import RunFolder
@@ -31,6 +32,7 @@ def run(words: Sequence[str]) -> int:
     from adbench.runs.folder import open_run
 
     folder, config = open_run(given.pop("run"))
+    _check_stored(folder, config)
     if not folder.finished:
         status = folder.record.get("status", "not begun")
         raise UserError(f"{folder.path} is not a finished run ({status}); train it first")
@@ -44,6 +46,14 @@ def run(words: Sequence[str]) -> int:
     config["plain"] = plain
     settings(config)
     return _tested(folder, config, threshold, elsewhere=bool(given), plain=plain)
+
+
+def _check_stored(folder: RunFolder, config: dict[str, Any]) -> None:
+    """Refuse a configuration that somebody damaged, by the name of its file."""
+    try:
+        settings(config)
+    except UserError as error:
+        raise UserError(f"{folder / 'config.yaml'}: {error}; {WAY_OUT}") from error
 
 
 def _tested(

@@ -17,7 +17,7 @@ from torch import Tensor
 from adbench.diffusion.model import SdasModel
 from adbench.diffusion.settings import PoolKeys
 from adbench.errors import UserError
-from adbench.runs.files import read_json, write_beside, write_json, write_text
+from adbench.runs.files import read_record, write_beside, write_json, write_text
 
 __all__ = ["PoolKeys", "make_pool", "planned_images"]
 MANIFEST = "manifest.jsonl"
@@ -107,8 +107,8 @@ def _claim(folder: Path, request: dict[str, Any]) -> None:
     ignored = "batch_size"
     if card.is_file():
         try:
-            found = {**read_json(card), ignored: 0}
-        except (ValueError, TypeError) as error:
+            found = {**read_record(card), ignored: 0}
+        except UserError as error:
             raise UserError(f"{card} cannot be read: choose another folder") from error
         if found != {**wanted, ignored: 0}:
             raise UserError(f"{folder} holds a pool of another request: choose another folder")

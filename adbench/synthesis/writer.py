@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from adbench.data.batch import pictures
 from adbench.errors import UserError
 from adbench.runs.alone import holds_nothing, written_alone
-from adbench.runs.files import read_json, write_beside, write_json
+from adbench.runs.files import read_record, write_beside, write_json
 from adbench.synthesis.base import Synthesizer, Synthetic
 
 if TYPE_CHECKING:
@@ -154,8 +154,8 @@ def check_claim(folder: Path, wanted: Mapping[str, Any]) -> None:
             raise UserError(f"{folder} is not empty and no synthetic set: choose another folder")
         return
     try:
-        found = {"split": "train", **read_json(card)}
-    except (ValueError, TypeError) as error:
+        found = {"split": "train", **read_record(card)}
+    except UserError as error:
         raise UserError(f"{card} cannot be read: choose another folder, or remove it") from error
     differing = [key for key in wanted if found.get(key) != wanted[key]]
     if differing:

@@ -29,7 +29,7 @@ def refused(capsys, *words):
     ("words", "told"),
     [
         (["teacher=/dev/zero"], "no regular file"),
-        (["teacher=[a]"], "teacher=[a]: text"),
+        (["teacher=[a]"], "teacher=[a] does not exist"),
         (["teacher=absent"], "teacher=absent does not exist"),
         (["objective=formula", "start=absent"], "start=absent does not exist"),
         (["objective=formula", "lr=nan"], "lr=nan: a number in (0, 100]"),

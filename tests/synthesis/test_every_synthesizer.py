@@ -13,6 +13,7 @@ from adbench.synthesis.writer import write_synthetic
 
 FOLDER = Path(__file__).parents[2] / "conf" / "synthesis"
 OTHERS = {"none", "mixture", "pool", "sdas"}  # need a composed file, a folder or a stage
+OTHERS |= {path.stem for path in FOLDER.glob("*_published.yaml")}  # the same with DTD's textures
 PLAIN = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in OTHERS)
 
 

@@ -45,7 +45,7 @@ def told(capsys, *words, code=2):
         (["~n"], "keys are not removed"),
         (["batch_size=-1"], "batch_size=-1"),
         (["split=val"], "split=val: choose one of train, held_out"),
-        (["run=[a]"], "run=[a] is no"),
+        (["run=[a]"], "[a] is not a run folder"),
         (["run="], "run= is empty"),
         (["out="], "out= is empty"),
         (["run=x", "split=held_out"], "split= does not go with run="),

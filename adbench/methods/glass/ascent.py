@@ -101,14 +101,22 @@ def ascend(
         radii: of the projection.
         seen: told the statistics of every pass but the last.
     """
+    if keys.projects_noise:
+        for piece in pieces(gas.rows):
+            gas.project(piece, radii)
+            gas.update(piece)
     norm = norm_of(normal.joined(moments(gas.rows)), block)
     first = None
     gates = torch.empty_like(gas.rows)  # fresh memory at each step would cost a page fault a page
     for step in range(keys.moves):
+        # The normal half is a constant of the ascent: it enters by its moments alone, and the
+        # moving half feels it through two vectors of batch statistics.
         seen(norm)
         upstream, logits, sums = _gates(gas.rows, norm, block, gates)
         first = logits if first is None else first
         total, square = torch.zeros_like(block.gamma), torch.zeros_like(block.gamma)
+        # One walk does it all while a piece is in the cache: gradient, move, projection, and the
+        # moments that the next step's normalisation needs.
         for piece in pieces(gas.rows):
             delta = gates[piece].mul_(upstream[piece, None])
             delta.addcmul_(gas.rows[piece], sums.pull, value=-1)
@@ -147,6 +155,9 @@ def _gates(rows: Tensor, norm: Norm, block: Block, gates: Tensor) -> tuple[Tenso
         active_sum += active.mT.mv(dz)
         slope_of(front.expand_as(active), active, gates[piece])
         gate_sum += gates[piece].mT.mv(dz)
+    # Backward through the batch norm y = gamma x + beta of the standardised x: with g the
+    # gradient by y, that by its input is scale (g - mean g - x mean(g x)), means over all 2 N
+    # rows. Only GAS rows have a g, and the sum of g y is that of w2 leaky_relu(y) dz, at hand.
     gamma = torch.where(block.gamma == 0, torch.full_like(block.gamma, 1e-30), block.gamma)
     product = block.output * active_sum * norm.inverse - block.beta * gate_sum / gamma
     pull = norm.inverse * product / norm.size
@@ -233,6 +244,8 @@ class HiddenRows(GasRows):
         self.history: list[tuple[Tensor, ...]] = []
 
     def move(self, piece: slice, delta: Tensor, constant: Tensor, step_size: float) -> None:
+        # The step in feature space is W1^T delta: its length is sqrt(delta . K delta) with
+        # K = W1 W1^T, and what it adds to the rows is K delta. Neither needs C columns.
         delta += constant
         q = (delta.to(self._gram.dtype) @ self._gram).to(delta.dtype)
         square = torch.linalg.vecdot(delta, q).clamp_min_(0)
@@ -243,6 +256,7 @@ class HiddenRows(GasRows):
     def project(self, piece: slice, radii: tuple[Tensor, Tensor]) -> None:
         moved, share = self.move_rows[piece], self.share[piece]
         begun = self.start_rows[piece]
+        # |h|^2 = s^2 |e|^2 + 2 s (W1 e) . d + d . K d, and K d is what the rows have moved by.
         gram_moved = (self.rows[piece] - self.base[piece]).addcmul_(begun, share[:, None], value=-1)
         cross = (begun * moved).sum(1)
         square = share**2 * self.start_square[piece] + 2 * share * cross
@@ -252,6 +266,7 @@ class HiddenRows(GasRows):
         if self.jacobian:
             slope = clamp.slope / norm.clamp_min(FLOOR)
             self._remember(piece, (moved, gram_moved, share, cross, clamp.factor, slope))
+        # Scaling h scales both of its parts; the rows follow about their base.
         moved.mul_(clamp.factor[:, None])
         share.mul_(clamp.factor)
         base = self.base[piece]

@@ -1,4 +1,4 @@
-"""The centre of the adapted normal features (Sec. 3.4), from the mean of the aggregated ones."""
+"""The centre of the adapted normal features (Sec. 3.2), from the mean of the aggregated ones."""
 
 from __future__ import annotations
 

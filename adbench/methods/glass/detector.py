@@ -29,7 +29,7 @@ class GlassDetector(Detector):
         image_size: (height, width) images are brought to.
         patch, embed, aggregation: of the local averaging.
         hidden: width of the discriminator's hidden layer.
-        smoothing: sigma of the Gaussian on the map, pixels at the working size.
+        sigma: of the Gaussian on the map, pixels at the working size.
         score: ``grid``, ``map`` or ``top``: the image score, in this order.
         extractor: the built backbone; None builds one with untrained values.
     """
@@ -45,14 +45,14 @@ class GlassDetector(Detector):
         embed: int = 1536,
         aggregation: str = "code",
         hidden: int = 1024,
-        smoothing: float = 4.0,
+        sigma: float = 4.0,
         score: str = "grid",
         extractor: FeatureExtractor | None = None,
     ) -> None:
         super().__init__()
         self.backbone = FeatureExtractor(**backbone) if extractor is None else extractor
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.smoothing, self.score = smoothing, score
+        self.sigma, self.score = sigma, score
         self.aggregation = Aggregation(self.backbone.channels, patch, embed, aggregation)
         self.config = {
             "backbone": dict(backbone),
@@ -61,7 +61,7 @@ class GlassDetector(Detector):
             "embed": embed,
             "aggregation": aggregation,
             "hidden": hidden,
-            "smoothing": smoothing,
+            "sigma": sigma,
             "score": score,
         }
         refuse_beyond(
@@ -83,13 +83,14 @@ class GlassDetector(Detector):
             own.copy_(folded)
 
     def forward(self, image: Tensor) -> Prediction:
+        """Return the map, resized and smoothed (Eq. 9), and the image score (Sec. 3.5)."""
         size = (image.shape[-2], image.shape[-1])
         if size != self.image_size:
             image = F.interpolate(
                 image, self.image_size, mode="bilinear", align_corners=False, antialias=True
             )
         grid = torch.sigmoid(self.logits(self.maps(image)))
-        anomaly_map = smooth_upsample(grid, self.image_size, self.smoothing)
+        anomaly_map = smooth_upsample(grid, self.image_size, self.sigma)
         score = self._image_score(grid, anomaly_map)
         if size != self.image_size:
             anomaly_map = F.interpolate(anomaly_map, size, mode="bilinear", align_corners=False)

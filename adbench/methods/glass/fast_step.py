@@ -90,19 +90,44 @@ class FastStep:
     @torch.no_grad()
     def run(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its named parts, all detached."""
-        rows = self.normal.project(self.product)
-        mean = moments(rows).total / len(rows)
-        rows -= mean
-        self.missing += mean
+        rows, mean = self._normal_rows()
         offset = None if self.inputs.centre is None else self._offset(self.normal)
         local = self._local_rows(mean, offset)
         total, parts, global_deltas, gradients = self._global(rows, offset)
+        # Local rows are normalised among themselves, after the ascent: their pass couples to
+        # nothing above, and its gradients simply add up.
         if local is not None:
             local, parts["las"], own = self._backward_local(local)
-            total = total + self.keys.loss.weight * parts["las"]
+            total = total + self.keys.loss.las_weight * parts["las"]
             gradients = gradients.plus(own)
         self._write_gradients(global_deltas, local, gradients)
         return total, parts
+
+    @torch.no_grad()
+    def statistics(self) -> Norm:
+        """Return the batch statistics of the last pass over normal and GAS rows.
+
+        Their mean is that of the whole pre-activations. Nothing is trained or tracked.
+        """
+        rows, _ = self._normal_rows()
+        offset = None if self.inputs.centre is None else self._offset(self.normal)
+        self._set_radii(offset, None)
+        norm = norm_of(moments(rows), self.block)
+        if self.keys.gas.active:
+            gas = self._gas_rows(rows, offset)
+            normal = moments(rows)
+            norm, _ = ascend(gas, normal, self.block, self.keys.gas, self.radii.gas, _unseen)
+        return norm._replace(mean=norm.mean + self.missing)
+
+    def _normal_rows(self) -> tuple[Tensor, Tensor]:
+        """Return the normal pre-activations [N, H] less their mean, and that mean [H]."""
+        rows = self.normal.project(self.product)
+        # The batch norm drops any constant. Taken out here, it cannot cost the sums of squares
+        # their digits in float32; ``missing`` gives it back to the running statistics.
+        mean = moments(rows).total / len(rows)
+        rows -= mean
+        self.missing += mean
+        return rows, mean
 
     def _offset(self, features: PatchFeatures) -> Tensor:
         """Return u - c [N, C]."""
@@ -128,6 +153,8 @@ class FastStep:
         if own is None or self.radii.las is None or not self.keys.gas.project:
             return Local(rows, offset=own)
         assert self.inputs.target is not None
+        # Distances are feature space's, yet the clamp scales a row about the centre, and W1 is
+        # linear: the same factor about the centre's pre-activations moves the hidden row.
         norm = torch.linalg.vector_norm(own, dim=1)
         clamp = clamp_of(norm, *self.radii.las)
         masked = self.inputs.target > 0
@@ -186,9 +213,11 @@ class FastStep:
         return normal_loss + gas_only, parts, deltas, gradients
 
     def _gas_rows(self, rows: Tensor, offset: Tensor | None) -> GasRows:
+        # A step costs H^2 a row in hidden space, 2 C H with the features kept.
         hidden, width = self.block.weight.shape
         kind = HiddenRows if hidden < 2 * width else FeatureRows
         base, start = rows, self.inputs.noise
+        # About a centre the whole way from there to the normal feature is part of what moves.
         if offset is not None:
             base = self._centre_rows(len(rows))
             start = offset + start
@@ -211,7 +240,7 @@ class FastStep:
             self._track(norm)
         logits = scores(local.rows, norm, self.block)
         loss, upstream = _with_gradient(lambda z: las_loss(z, target, keys), logits)
-        (delta,), gradients = backward([(local.rows, keys.weight * upstream)], norm, self.block)
+        (delta,), gradients = backward([(local.rows, keys.las_weight * upstream)], norm, self.block)
         return local._replace(delta=delta), loss, gradients
 
     def _write_gradients(
@@ -223,6 +252,7 @@ class FastStep:
         else:
             weight, adaptor, bias = self._hypersphere_gradients(deltas, local)
         discriminator.hidden.weight.grad = weight
+        # Exactly zero: a constant added to all rows leaves the batch norm's output as it is.
         discriminator.hidden.bias.grad = torch.zeros_like(discriminator.hidden.bias)
         discriminator.norm.weight.grad = gradients.gamma
         discriminator.norm.bias.grad = gradients.beta
@@ -235,9 +265,11 @@ class FastStep:
         self, deltas: list[Tensor], local: Local | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the gradients of W1, A and b_A; a GAS row's by its normal feature is I."""
+        # A GAS row is u + h and h does not depend on u, clamped or not (its base moves along):
+        # its gradient reaches t through the same M as the normal row's, so the two are one product.
         outer = self.gas.outer(deltas[1]) if self.gas is not None else None
         both = deltas[0] if self.gas is None else deltas[0].add_(deltas[1])
-        gradient = self.normal.weight_gradient(both)
+        gradient = self.normal.weight_gradient(both)  # G = dL/dM; dW1 = G A^T, dA = W1^T G
         if local is not None and self.local is not None and local.delta is not None:
             gradient += self.local.weight_gradient(local.delta)
         weight = gradient if self.matrix is None else gradient @ self.matrix.mT
@@ -254,6 +286,8 @@ class FastStep:
         """Return the gradients of W1, A and b_A through the clamps about the centre."""
         centre = self.inputs.centre
         assert centre is not None
+        # Here the base is a constant and clamped rows have a Jacobian of their own, so that the
+        # gradient of u is pulled back row by row before it meets the features.
         weight = deltas[0].mT @ self._adapted(self.normal)
         pulled = deltas[0] @ self.block.weight
         if self.gas is not None:
@@ -262,6 +296,7 @@ class FastStep:
         adaptor = self.normal.weight_gradient(pulled)
         bias = pulled.sum(0)
         if local is not None and self.local is not None and local.delta is not None:
+            # d(f h)/dh applied from the left: f g + (g . h) slope h, see ``clamp_of``.
             own = local.delta @ self.block.weight
             assert local.offset is not None
             offset = local.offset
@@ -273,6 +308,11 @@ class FastStep:
             adaptor += self.local.weight_gradient(own)
             bias += own.sum(0)
         return weight, adaptor, bias
+
+
+def _unseen(norm: Norm) -> None:
+    """Track nothing."""
+    del norm
 
 
 def _by_position(delta: Tensor, centre: Tensor) -> Tensor:

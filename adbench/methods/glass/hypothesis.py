@@ -1,4 +1,4 @@
-"""Manifold or hypersphere: the spectrum of the mean training image decides (Sec. 3.4, GLASS-j)."""
+"""Manifold or hypersphere: the spectrum of the mean training image decides (Appendix B.2)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Verdict(NamedTuple):
         points: number of bright points of the spectrum.
         radius: their largest distance from its centre.
         box_density, disc_density: bright points per area of their bounding box and disc.
-        spectrum: [289, 289] bool, the bright points.
+        image: [289, 289, 3] uint8 BGR, what was judged.
+        magnitude: [289, 289] 20 ln|F| of its blurred grey, -inf where F is 0.
     """
 
     hypersphere: bool
@@ -33,7 +34,13 @@ class Verdict(NamedTuple):
     radius: float
     box_density: float
     disc_density: float
-    spectrum: NDArray[np.bool_]
+    image: NDArray[np.uint8]
+    magnitude: NDArray[np.float64]
+
+    @property
+    def spectrum(self) -> NDArray[np.bool_]:
+        """[289, 289], the bright points."""
+        return self.magnitude > LEVEL
 
     @property
     def hypothesis(self) -> str:
@@ -51,29 +58,29 @@ def mean_image(batches: Iterable[Tensor]) -> NDArray[np.uint8]:
 
 def judge(image: NDArray[np.uint8]) -> Verdict:
     """Return the verdict on a mean training image [H, W, 3], BGR uint8."""
-    spectrum = bright_points(image)
-    rows, columns = np.nonzero(spectrum)
+    resized = np.asarray(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR), np.uint8)
+    magnitude = log_spectrum(image)
+    rows, columns = np.nonzero(magnitude > LEVEL)
     centre = SIDE // 2
     dy, dx = np.abs(rows - centre), np.abs(columns - centre)
     count = len(rows)
     if count == 0:
-        return Verdict(False, 0, 0.0, 0.0, 0.0, spectrum)
+        return Verdict(False, 0, 0.0, 0.0, 0.0, resized, magnitude)
     radius = float(np.hypot(dy, dx).max())
     box = count / (4 * max(int(dx.max()), 1) * max(int(dy.max()), 1))
     disc = count / _points_within(radius)
     dense = box > DENSITY or disc > DENSITY
-    return Verdict(
-        bool(dense and radius > RADIUS and count > COUNT), count, radius, box, disc, spectrum
-    )
+    found = bool(dense and radius > RADIUS and count > COUNT)
+    return Verdict(found, count, radius, box, disc, resized, magnitude)
 
 
-def bright_points(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return [289, 289] bool: where the blurred image's log spectrum exceeds its level."""
+def log_spectrum(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return [289, 289]: 20 ln|F| of the blurred grey image, its origin in the middle."""
     resized = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     grey = cv2.blur(cv2.cvtColor(resized, cv2.COLOR_BGR2GRAY), (BLUR, BLUR))
     magnitude = np.abs(np.fft.fftshift(np.fft.fft2(grey)))
     with np.errstate(divide="ignore"):
-        return 20 * np.log(magnitude) > LEVEL
+        return np.asarray(20 * np.log(magnitude))
 
 
 def _points_within(radius: float) -> int:
@@ -81,10 +88,19 @@ def _points_within(radius: float) -> int:
     return int((grid[:, None] ** 2 + grid[None, :] ** 2 <= radius**2).sum())
 
 
+def verdict_sheet(verdict: Verdict) -> NDArray[np.uint8]:
+    """Return [289, 867, 3] BGR: mean image, grey spectrum, bright points (Figure S5)."""
+    top = max(float(verdict.magnitude.max()), LEVEL)
+    grey = (verdict.magnitude.clip(0, top) / top * 255).astype(np.uint8)
+    bright = verdict.spectrum.astype(np.uint8) * 255
+    panels = [verdict.image, *(np.repeat(x[..., None], 3, axis=2) for x in (grey, bright))]
+    return np.hstack(panels)
+
+
 def write_verdict(verdict: Verdict, folder: Path) -> None:
-    """Write hypothesis.png (the spectrum's bright points) and hypothesis.txt."""
+    """Write hypothesis.png (see ``verdict_sheet``) and hypothesis.txt."""
     folder.mkdir(parents=True, exist_ok=True)
-    done, encoded = cv2.imencode(".png", verdict.spectrum.astype(np.uint8) * 255)
+    done, encoded = cv2.imencode(".png", verdict_sheet(verdict))
     if done:
         (folder / "hypothesis.png").write_bytes(encoded.tobytes())
     text = (

@@ -1,4 +1,4 @@
-"""Losses of GLASS on discriminator logits (Eq. 5-8)."""
+"""Losses of GLASS on discriminator logits (Sec. 3.4)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from adbench.methods.glass.settings import LossKeys
 
 
 def gas_loss(logits: Tensor, target: float) -> Tensor:
-    """Return the mean binary cross-entropy of logits [N] against one target (Eq. 5, 6)."""
+    """Return the mean cross-entropy of logits [N] against 0, normal (Eq. 5), or 1, GAS (Eq. 6)."""
     wanted = torch.full_like(logits, target)
     return F.binary_cross_entropy_with_logits(logits, wanted)
 
 
 def las_loss(logits: Tensor, target: Tensor, keys: LossKeys) -> Tensor:
-    """Return the loss of the local anomalies, a scalar (Eq. 7).
+    """Return the focal loss of the local anomalies (Eq. 7) on the hard rows, OHEM (Eq. 8).
 
     Args:
         logits: [N] floating point.
@@ -27,7 +27,7 @@ def las_loss(logits: Tensor, target: Tensor, keys: LossKeys) -> Tensor:
     if keys.las == "bce":
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     else:
-        losses = focal_terms(torch.sigmoid(logits), target, keys.gamma, keys.smoothing)
+        losses = focal_terms(torch.sigmoid(logits), target, keys.gamma, keys.label_smoothing)
     return (losses * kept).sum() / kept.sum()
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
 
 _SYNTHESIS, _NOISE, _RECALIBRATION = 0, 1, 2
+_KINDS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 _OTHER = {"manifold": "hypersphere", "hypersphere": "manifold"}
 
 
@@ -78,7 +79,7 @@ class GlassModule(AnomalyModule):
             embed=own.embed,
             aggregation=own.aggregation,
             hidden=own.hidden,
-            smoothing=own.smoothing,
+            sigma=own.sigma,
             score=own.score,
             extractor=backbone,
         )
@@ -118,7 +119,7 @@ class GlassModule(AnomalyModule):
                 self.detector.aggregation.columns, strides, strict=True
             )
         )
-        cached = 0 if self.gas.plain else 4 * values * train_images
+        cached = 0 if self.gas.as_published else 4 * values * train_images
         return Requirements(
             uses_synthesis=self.las,
             memory_bytes=min(cached, self.max_memory)
@@ -138,7 +139,7 @@ class GlassModule(AnomalyModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         keys = self.optimiser
         found: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
+            _KINDS[keys.discriminator](
                 self.head.discriminator.parameters(),
                 lr=keys.discriminator_lr,
                 weight_decay=keys.discriminator_decay,
@@ -164,7 +165,7 @@ class GlassModule(AnomalyModule):
             self.verdict = judge(mean_image(images))
             found = self.verdict.hypothesis
             self._decided = found if self.hypothesis == "auto" else _OTHER[found]
-        if self.gas.plain:
+        if self.gas.as_published:
             return
         self._cache = FeatureCache(
             len(datamodule.train_samples), dtype="float32", max_memory=self.max_memory
@@ -201,9 +202,9 @@ class GlassModule(AnomalyModule):
 
     def on_train_epoch_start(self) -> None:
         """Take the centre with the adaptor of the epoch's start."""
-        if not self.spherical and not self.gas.plain:
+        if not self.spherical and not self.gas.as_published:
             return
-        if self.gas.plain:  # as published: a pass over all images whatever the hypothesis
+        if self.gas.as_published:  # as published: a pass over all images whatever the hypothesis
             assert self._datamodule is not None
             self._mean = feature_mean(self._all_batches(self._datamodule), self.centre_form)
         assert self._mean is not None
@@ -212,7 +213,7 @@ class GlassModule(AnomalyModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Take one optimiser step; return loss, its parts and the clamped share."""
-        normal = self.features(batch.image) if self.gas.plain else self._cached(batch.index)
+        normal = self.features(batch.image) if self.gas.as_published else self._cached(batch.index)
         local, target = self._local(batch, batch_idx, normal.grid)
         inputs = StepInputs(
             self._noise(normal, self.generator(batch_idx, _NOISE)),
@@ -256,7 +257,7 @@ class GlassModule(AnomalyModule):
     def _gradients(
         self, normal: PatchFeatures, local: PatchFeatures | None, inputs: StepInputs
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        if not self.gas.plain:
+        if not self.gas.as_published:
             return FastStep(self.head, normal, local, inputs, self.step_keys).run()
         for parameter in self.head.parameters():
             parameter.grad = None
@@ -266,19 +267,35 @@ class GlassModule(AnomalyModule):
         return total, parts
 
     def refresh(self) -> None:
-        """Fold the trained head into the detector."""
+        """Fold the trained head into the detector, its running statistics settled where asked.
+
+        What validates and what is saved is made here, by the weights alone.
+        """
+        if self._datamodule is not None:
+            self._settle(self._datamodule)
+        self.detector.fold(self.head)
+
+    def finish(self, datamodule: DataModule) -> None:
+        """Do what ``refresh`` does."""
+        self._settle(datamodule)
         self.detector.fold(self.head)
 
     @torch.no_grad()
-    def finish(self, datamodule: DataModule) -> None:
-        """Recalibrate the running statistics where asked, then fold."""
-        if self.bn_stats == "recalibrate":
-            generator = seeded_generator(self.device, self.seed, _RECALIBRATION)
-            sets = (
-                (found, self._noise(found, generator)) for found in self._all_batches(datamodule)
-            )
-            recalibrated(self.head, sets, self.gas)
-        self.refresh()
+    def _settle(self, datamodule: DataModule) -> None:
+        if self.bn_stats != "recalibrate":
+            return
+        generator = seeded_generator(self.device, self.seed, _RECALIBRATION)
+        sets = ((found, self._noise(found, generator)) for found in self._all_batches(datamodule))
+        with torch.autocast(self.device.type, enabled=False):
+            recalibrated(self.head, sets, self.step_keys, self._present_centre(datamodule))
+
+    def _present_centre(self, datamodule: DataModule) -> Tensor | None:
+        """Return the centre [P, C] by the adaptor as it is now; None: manifold."""
+        if not self.spherical:
+            return None
+        if self._mean is None:
+            self._mean = feature_mean(self._all_batches(datamodule), self.centre_form)
+        return self.head.adapted(self._mean.to(self.device))
 
     def artefacts(self, folder: Path) -> None:
         if self.verdict is not None:

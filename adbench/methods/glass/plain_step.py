@@ -67,7 +67,7 @@ def plain_losses(
         features = _projected_local(adapted_local, base, radii, inputs.target, keys.gas)
         logits = head.discriminator(features, track=keys.every_pass)
         parts["las"] = las_loss(logits, inputs.target, keys.loss)
-        total = total + keys.loss.weight * parts["las"]
+        total = total + keys.loss.las_weight * parts["las"]
     return total, {name: value.detach() for name, value in parts.items()}
 
 
@@ -104,6 +104,8 @@ def _global_loss(
         loss = gas_loss(head.discriminator(adapted), 0.0)
         return loss, {"normal": loss}
     gas, clamped = adapted + inputs.noise, torch.zeros_like(adapted[:, 0], dtype=torch.bool)
+    if keys.gas.projects_noise:
+        gas, clamped = project(gas, base, *radii.gas)
     gas.requires_grad_()
     first = adapted.new_zeros(())
     for step in range(keys.gas.moves + 1):

@@ -1,4 +1,7 @@
-"""Truncated projection: the distance from a base is clamped into an interval (Eq. 2)."""
+"""Truncated projection: the distance from a base is clamped into an interval (Eq. 2).
+
+Around each normal feature (manifold, Sec. 3.2) or the centre (hypersphere, Appendix B.1).
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,9 @@ def clamp_of(norm: Tensor, low: Tensor, high: Tensor) -> Clamp:
     ``factor I + slope h h^T / norm``; ``clamped`` [N] bool says which rows were outside.
     """
     clamped = (norm < low) | (norm > high)
-    size = norm + EPSILON
+    size = norm + EPSILON  # as released: keeps a row of length 0 from dividing by it
     target = norm.clamp(low, high)
+    # factor = clamp(n) / (n + eps): inside the interval the numerator moves with n, outside not.
     slope = (torch.where(clamped, torch.zeros_like(norm), size) - target) / size**2
     return Clamp(target / size, slope, clamped)
 
@@ -66,4 +70,5 @@ def manifold_radii(low: float, high: float, like: Tensor) -> Radii:
 
 def hypersphere_radii(radius: Tensor) -> Radii:
     """Return the radii around the centre: [r, 2r] for GAS, [2r, 4r] for LAS."""
+    # Local anomalies start where global ones end: a seam shared by both, no gap, no overlap.
     return Radii((radius, 2 * radius), (2 * radius, 4 * radius))

@@ -17,18 +17,19 @@ Score = Literal["grid", "map", "top"]
 
 @dataclass(frozen=True, slots=True)
 class GasKeys:
-    """Global anomaly synthesis in feature space (Sec. 3.3; values of the released code).
+    """Global anomaly synthesis in feature space (Sec. 3.2; values of the released code).
 
     Attributes:
         noise: add Gaussian noise to normal features.
         sigma: standard deviation of that noise.
         ascent: move the noisy features along the normalised gradient of their loss.
-        project: clamp their distance from the base into [r1, r2] (manifold).
+        project: clamp their distance from the base into [r1, r2] (manifold), or from the centre
+            into multiples of its radius (hypersphere); without ascent the noise is clamped.
         r1, r2: radii of the manifold clamp.
         steps: number of ascent steps.
         project_every: steps between two projections.
         step_size: length of one ascent step in feature space.
-        plain: autograd over both halves at every step, nothing cached: the reference.
+        as_published: autograd over both halves at every step, nothing cached: the reference.
         bf16: direction of the ascent from bfloat16 matrix products (not exact).
     """
 
@@ -41,7 +42,7 @@ class GasKeys:
     steps: Annotated[int, Within(0, 10000)] = 20
     project_every: Count = 5
     step_size: Annotated[float, Within(0, 1e6)] = 0.001
-    plain: bool = False
+    as_published: bool = False
     bf16: bool = False
 
     def __post_init__(self) -> None:
@@ -63,6 +64,11 @@ class GasKeys:
         """Standard deviation of the noise, 0 without noise."""
         return self.sigma if self.noise else 0.0
 
+    @property
+    def projects_noise(self) -> bool:
+        """Whether the noise itself is clamped, since no ascent step leads to a projection."""
+        return self.project and self.moves == 0
+
     def projects_after(self, step: int) -> bool:
         """Whether a projection follows ascent step ``step`` (0 is the first)."""
         return self.project and (step + 1) % self.project_every == 0
@@ -70,35 +76,37 @@ class GasKeys:
 
 @dataclass(frozen=True, slots=True)
 class LossKeys:
-    """Loss of the local anomalies (Sec. 3.5, Table S3).
+    """Loss of the local anomalies (Sec. 3.4, Table S3).
 
     Attributes:
         las: ``focal`` or ``bce``.
         gamma: exponent of the focal loss.
-        smoothing: label smoothing of the focal loss.
+        label_smoothing: of the focal loss.
         ohem: share of the easiest rows left out; 0 keeps all.
-        weight: of this loss beside those of the normal and the global rows (1 in the paper).
+        las_weight: of this loss beside those of the normal and the global rows (1 in the paper).
     """
 
     las: Literal["focal", "bce"] = "focal"
     gamma: Annotated[float, Within(0, 100)] = 2.0
-    smoothing: Annotated[float, Within(0, 0.5, below=True)] = 1e-5
+    label_smoothing: Annotated[float, Within(0, 0.5, below=True)] = 1e-5
     ohem: ProperShare = 0.5
-    weight: Annotated[float, Within(0, 1e6, above=True)] = 1.0
+    las_weight: Annotated[float, Within(0, 1e6, above=True)] = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class OptimiserKeys:
-    """Adam on the adaptor, AdamW on the discriminator (released code).
+    """Adam on the adaptor, AdamW (released code) or Adam (text) on the discriminator.
 
     Attributes:
         adaptor_lr, adaptor_l2: Adam's learning rate and its L2 term.
-        discriminator_lr, discriminator_decay: AdamW's learning rate and decoupled decay.
+        discriminator: the discriminator's optimiser.
+        discriminator_lr, discriminator_decay: its learning rate; decoupled decay, or L2 term.
         schedule: ``constant``, or ``cosine``: both rates fall to zero over the budget (ours).
     """
 
     adaptor_lr: Rate = 1e-4
     adaptor_l2: NonNegative = 1e-5
+    discriminator: Literal["adamw", "adam"] = "adamw"
     discriminator_lr: Rate = 2e-4
     discriminator_decay: NonNegative = 0.01
     schedule: Literal["constant", "cosine"] = "constant"
@@ -123,7 +131,7 @@ class GlassKeys:
         centre: position | scalar | code.
         bn_stats: code (running statistics move at every pass) | once (once a step) |
             recalibrate (once a step, and a clean pass after training).
-        smoothing: sigma of the map's Gaussian, pixels at the working size.
+        sigma: of the map's Gaussian, pixels at the working size.
         score: grid (largest probability) | map (largest of the smoothed map) | top (mean of the
             largest hundredth of the grid).
         max_memory: bytes the cached features may take in memory; beyond, a mapped file.
@@ -139,7 +147,7 @@ class GlassKeys:
     hidden: Width = 1024
     centre: Literal["position", "scalar", "code"] = "position"
     bn_stats: Literal["code", "once", "recalibrate"] = "recalibrate"
-    smoothing: Annotated[float, Within(0, 256)] = 4.0
+    sigma: Annotated[float, Within(0, 256)] = 4.0
     score: Score = "grid"
     max_memory: Bytes = 4 << 30
     weights: str | None = None

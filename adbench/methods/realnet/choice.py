@@ -107,7 +107,7 @@ class ChannelChooser:
                 (self._maps(made.image, own), self._maps(image, own), made.mask)
                 for _, image, made in self.drawn(number)
             )
-            found += channel_losses(pairs, plain=True)
+            found += channel_losses(pairs, per_image=self.keys.norm == "image", plain=True)
         return found
 
     def _maps(self, image: Tensor, own: list[Candidate] | None = None) -> list[Tensor]:

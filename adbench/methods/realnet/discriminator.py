@@ -33,11 +33,16 @@ class Discriminator(nn.Module):
             nn.Conv2d(8, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1)
         )
 
-    def forward(self, residuals: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return logits [B, 2, H, W] at ``size`` from residuals [B, r, h, w]."""
+    def entry_maps(self, residuals: Tensor) -> Tensor:
+        """Return [B, 128, h, w]: what the batch norm sees of residuals [B, r, h, w]."""
         x = residuals
         for layer in self.layers:
             x = layer(x)
-        x = self.narrow(F.relu(self.norm(self.entry(F.relu(x)))))
+        maps: Tensor = self.entry(F.relu(x))
+        return maps
+
+    def forward(self, residuals: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return logits [B, 2, H, W] at ``size`` from residuals [B, r, h, w]."""
+        x = self.narrow(F.relu(self.norm(self.entry_maps(residuals))))
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
         return F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=True)

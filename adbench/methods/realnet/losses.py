@@ -1,4 +1,4 @@
-"""The two losses of RealNet (Eq. 5 and the segmentation loss)."""
+"""The two losses of RealNet: reconstruction (Eq. 5) and segmentation, their sum Eq. 6."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from adbench.methods.realnet.choice import (
 from adbench.methods.realnet.detector import RealNetDetector
 from adbench.methods.realnet.losses import reconstruction_loss, segmentation_loss
 from adbench.methods.realnet.pictures import selection_sheet, write_picture
-from adbench.methods.realnet.residuals import ResidualStatistics
+from adbench.methods.realnet.residuals import ChannelStatistics
 from adbench.methods.realnet.selection import selection_notes
 from adbench.methods.realnet.settings import RealNetKeys
 from adbench.methods.records import plain_values
@@ -38,7 +38,7 @@ from adbench.runs.stages import Stage, StageContext
 from adbench.synthesis.base import Synthesizer
 
 _SETTLE, _PROJECT = 0x5E771E, 0x9A0
-_REFRESH_IMAGES = 64  # statistics of an evaluation in between; the final ones use every image
+_SETTLE_IMAGES = 256  # more would not move statistics over so many positions
 
 
 class Damaged(NamedTuple):
@@ -83,7 +83,7 @@ class RealNetModule(AnomalyModule):
         self.seed, self.synthesis = seed, synthesis
         self.afs, self.loss_keys, self.cache_keys = own.afs, own.loss, own.cache
         self.normal_share, self.learning_rate = own.normal_share, own.learning_rate
-        self.recalibrate, self.plain = own.recalibrate, own.plain
+        self.recalibrate, self.plain = own.recalibrate, own.as_published
         self.dims = kept_dims(backbone.channels, own.afs.dims)
         blocks = blocks_of(own.arch, backbone.strides, self.dims)
         self.detector = RealNetDetector(
@@ -95,7 +95,7 @@ class RealNetModule(AnomalyModule):
             score=plain_values(own.score),
             layers=own.discriminator_layers,
             project=own.afs.mode == "rlpr",
-            plain=own.plain,
+            plain=own.as_published,
         )
         self.multiple = max(block.stride for block in blocks) * 2**own.recon.halvings
         if own.channels_last:
@@ -142,7 +142,7 @@ class RealNetModule(AnomalyModule):
             "backbone": getattr(self.detector.backbone, "record", {}),
             "synthesis": _described(self.synthesis),
             "seed": self.seed,
-            "plain": self.plain,
+            "as_published": self.plain,
         }
         inputs = tuple(stage.name for stage in before)
         return [*before, Stage("afs", self._run_afs, config, inputs)]
@@ -256,41 +256,55 @@ class RealNetModule(AnomalyModule):
     # After the fit
 
     def refresh(self) -> None:
+        """Settle the running statistics; what validates and what is saved is made here."""
         if self._data is not None:
-            self._settle(self._data, _REFRESH_IMAGES)
+            self._settle(self._data)
 
     def finish(self, datamodule: DataModule) -> None:
-        self._settle(datamodule, None)
+        """Do what ``refresh`` does."""
+        self._settle(datamodule)
 
     @torch.no_grad()
-    def _settle(self, datamodule: DataModule, limit: int | None) -> None:
-        """Re-estimate the statistics that select residuals, in eval mode.
+    def _settle(self, datamodule: DataModule) -> None:
+        """Re-estimate the statistics that select residuals, then the discriminator's, in eval mode.
 
         Every image counts as itself and as one composite, in the proportion of training; the
-        result depends neither on the order of the loader nor on its last batch.
+        result depends neither on the order of the loader nor on its last batch. The second
+        statistics rest on the first: which residuals the discriminator sees.
         """
         if not self.recalibrate:
             return
         training = self.detector.training
         self.detector.eval()
-        statistics = ResidualStatistics()
-        for normal, damaged in self._settling_images(datamodule, limit):
-            for image, weight in ((normal, self.normal_share), (damaged, 1 - self.normal_share)):
-                statistics.add(self._residuals(image), weight)
-        statistics.set(self.detector.residuals)
+        detector = self.detector
+        self._measured(datamodule, lambda errors: errors).set(detector.residuals)
+        seen = self._measured(datamodule, self._entry_maps)
+        seen.set(detector.discriminator.norm)
         self.detector.train(training)
+
+    def _measured(
+        self, datamodule: DataModule, maps: Callable[[list[Tensor]], list[Tensor]]
+    ) -> ChannelStatistics:
+        """Return the statistics of what ``maps`` makes of the blocks' squared errors."""
+        statistics = ChannelStatistics()
+        for normal, damaged in self._settling_images(datamodule):
+            for image, weight in ((normal, self.normal_share), (damaged, 1 - self.normal_share)):
+                statistics.add(maps(self._residuals(image)), weight)
+        return statistics
 
     def _residuals(self, image: Tensor) -> list[Tensor]:
         features = self.detector.features(image)
         made = self.detector.reconstructed(features)
         return [(phi - g).square() for phi, g in zip(features, made, strict=True)]
 
-    def _settling_images(
-        self, datamodule: DataModule, limit: int | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _entry_maps(self, errors: list[Tensor]) -> list[Tensor]:
+        return [self.detector.discriminator.entry_maps(self.detector.residuals(errors))]
+
+    def _settling_images(self, datamodule: DataModule) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches of training images, evenly spaced over the set, and their composites."""
         synthesis = self._synthesizer()
         count = len(datamodule.train_samples)
-        index = torch.linspace(0, count - 1, min(count, limit or count)).round().long()
+        index = torch.linspace(0, count - 1, min(count, _SETTLE_IMAGES)).round().long()
         for number, some in enumerate(index.split(8)):
             image = datamodule.train_images(some).to(self.device)
             generator = seeded_generator(self.device, self.seed, _SETTLE, number)

@@ -1,4 +1,4 @@
-"""Reconstruction residual selection (RRS): the channels that stand out in one image."""
+"""Reconstruction residual selection (RRS, Sec. 3.3): the channels that stand out in one image."""
 
 from __future__ import annotations
 
@@ -228,8 +228,8 @@ def _statistics(mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
     return centre, (square.mean(0) - centre.square()).clamp_min(0)
 
 
-class ResidualStatistics:
-    """Mean and variance of all channels over many images, whatever their batches and order."""
+class ChannelStatistics:
+    """Mean and variance of channels over many images, whatever their batches and order."""
 
     def __init__(self) -> None:
         self.mean: Tensor | float = 0.0
@@ -237,16 +237,16 @@ class ResidualStatistics:
         self.weight = 0.0
 
     def add(self, blocks: Sequence[Tensor], weight: float = 1.0) -> None:
-        """Count residuals [B, c_k, h_k, w_k], each image with ``weight``."""
+        """Count maps [B, c_k, h_k, w_k] brought to one size, each image with ``weight``."""
         size = (max(b.shape[2] for b in blocks), max(b.shape[3] for b in blocks))
         moments = [upsampled_moments(block, size) for block in blocks]
         self.mean = self.mean + weight * torch.cat([m for m, _ in moments], 1).sum(0)
         self.square = self.square + weight * torch.cat([s for _, s in moments], 1).sum(0)
         self.weight += weight * blocks[0].shape[0]
 
-    def set(self, selection: ResidualSelection) -> None:
-        """Make these the running statistics of ``selection``."""
+    def set(self, norm: nn.Module) -> None:
+        """Make these the ``running_mean`` and ``running_var`` of ``norm``."""
         centre = torch.as_tensor(self.mean) / self.weight
         variance = (torch.as_tensor(self.square) / self.weight - centre.square()).clamp_min(0)
-        selection.running_mean.copy_(centre)
-        selection.running_var.copy_(variance)
+        norm.get_buffer("running_mean").copy_(centre)
+        norm.get_buffer("running_var").copy_(variance)

@@ -33,6 +33,8 @@ def afs_losses(
     Returns:
         [C] float64; a channel without any difference gets the mean of the mask.
     """
+    # One sweep: e is read for its extremes and three sums, then dropped. Sums are float64, since
+    # the loss is a difference of large ones; the products with the mask stay in e's type.
     e = (anomalous - normal).square_().flatten(2)
     m = mask.flatten(2)
     low, high = e.amin(2), e.amax(2)
@@ -41,6 +43,8 @@ def afs_losses(
     inside = torch.bmm(e, m.transpose(1, 2).to(e.dtype)).squeeze(2).double()
     area = m.sum(2, dtype=torch.float64).expand_as(total)
     n = float(e.shape[2])
+    # Sums of images add up, extremes of images combine: the range of the whole batch needs no
+    # second look at e.
     if not per_image:
         low, high = low.amin(0, keepdim=True), high.amax(0, keepdim=True)
         total, square, inside, area = (
@@ -49,19 +53,23 @@ def afs_losses(
         n *= e.shape[0]
     low = low.double()
     span = high.double() - low + EPS
+    # n mean(((e - l) / R - m)^2) with m^2 = m: sum (e - l)^2 / R^2 - 2 sum (e - l) m / R + sum m
     fit = (square - 2 * low * total + n * low.square()) / span.square()
     loss = (fit - 2 * (inside - low * area) / span + area) / n
     return loss.mean(0)
 
 
-def afs_losses_plain(anomalous: Tensor, normal: Tensor, mask: Tensor) -> Tensor:
+def afs_losses_plain(
+    anomalous: Tensor, normal: Tensor, mask: Tensor, *, per_image: bool = False
+) -> Tensor:
     """Return ``afs_losses`` as written in the paper, with one label map per channel: [C]."""
-    channels = anomalous.shape[1]
-    e = (anomalous - normal).square().transpose(0, 1).flatten(1)
-    label = mask.flatten().expand(channels, -1).clone()
-    low, high = e.amin(1, keepdim=True), e.amax(1, keepdim=True)
+    e = (anomalous - normal).square()
+    label = mask.expand_as(e)
+    # What one range is taken over: a channel's map of one image, or of the whole batch.
+    over = (2, 3) if per_image else (0, 2, 3)
+    low, high = e.amin(over, keepdim=True), e.amax(over, keepdim=True)
     predicted = (e - low) / (high - low + EPS)
-    return F.mse_loss(predicted, label, reduction="none").mean(1).double()
+    return F.mse_loss(predicted, label, reduction="none").mean((0, 2, 3)).double()
 
 
 def kept_channels(loss: Tensor, kept: int) -> Tensor:
@@ -89,8 +97,8 @@ def channel_losses(
         found = []
         for a, i in zip(anomalous, normal, strict=True):
             m = resized_mask(mask, a.shape[-2:])
-            loss = afs_losses_plain(a, i, m) if plain else afs_losses(a, i, m, per_image=per_image)
-            found.append(loss)
+            form = afs_losses_plain if plain else afs_losses
+            found.append(form(a, i, m, per_image=per_image))
         sums = [x + y for x, y in zip(sums, found, strict=True)] if sums else found
     return sums
 

@@ -106,7 +106,7 @@ class RealNetKeys:
         discriminator_layers: residual layers of the discriminator.
         recalibrate: settle the statistics that select residuals over all training images.
         channels_last: memory layout of the trained networks.
-        plain: every step as written, nothing cached, for the equivalence tests.
+        as_published: every step as the authors take it, nothing cached: the reference.
     """
 
     arch: Architecture = "A"
@@ -115,7 +115,7 @@ class RealNetKeys:
     discriminator_layers: Annotated[int, Within(0, 32)] = 2
     recalibrate: bool = True
     channels_last: bool = False
-    plain: bool = False
+    as_published: bool = False
     afs: AfsKeys = AfsKeys()
     recon: ReconstructionKeys = ReconstructionKeys()
     rrs: RrsKeys = RrsKeys()

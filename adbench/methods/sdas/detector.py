@@ -59,7 +59,7 @@ class SdasDetector(Detector):
 
     def forward(self, image: Tensor) -> Prediction:
         error = self.denoising_error(image)
-        side = self.score_keys.smoothing
+        side = self.score_keys.window
         smooth = F.avg_pool2d(error, side, 1, side // 2, count_include_pad=False)
         full = F.interpolate(smooth, image.shape[-2:], mode="bilinear", align_corners=False)
         return Prediction(smooth.flatten(1).amax(1), full)

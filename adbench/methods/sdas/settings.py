@@ -9,7 +9,7 @@ from adbench.config.typed import Positive, ProperShare, Rate, Side, Within
 from adbench.diffusion.settings import NetworkKeys
 from adbench.errors import UserError
 
-_PRESET = NetworkKeys()
+_PAPER, _SMALL = NetworkKeys(preset="paper"), NetworkKeys(preset="small")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,17 +18,17 @@ class ScoreKeys:
 
     Attributes:
         timesteps: noise levels (0..999) at which the denoising error is measured.
-        smoothing: side in pixels, odd, of the mean filter over the error at the model's size.
+        window: side in pixels, odd, of the mean filter over the error at the model's size.
     """
 
     timesteps: tuple[Annotated[int, Within(0, 999)], ...] = (50, 150, 250)
-    smoothing: Annotated[int, Within(1, 1023)] = 9
+    window: Annotated[int, Within(1, 1023)] = 9
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.timesteps) <= 1000:
             raise UserError(f"model.score.timesteps={list(self.timesteps)}: 1 to 1000 levels")
-        if self.smoothing % 2 == 0:
-            raise UserError(f"model.score.smoothing={self.smoothing}: an odd number is expected")
+        if self.window % 2 == 0:
+            raise UserError(f"model.score.window={self.window}: an odd number is expected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,15 @@ class SdasKeys:
         sheet: images a strength on the contact sheet of a finished run; 0 draws none.
     """
 
-    network: NetworkKeys = _PRESET
+    network: NetworkKeys = _PAPER
     size: Side | None = None
     weights: str | None = None
     guidance: bool = False
-    classifier: NetworkKeys = _PRESET
+    classifier: NetworkKeys = _SMALL
     gamma: Annotated[float, Within(0, 1e6)] = 0.001
-    decay: ProperShare = 0.999
-    learning_rate: Rate = 3e-4
+    decay: ProperShare = 0.9999
+    learning_rate: Rate = 1e-4
     clip: Positive = 1.0
-    micro_batch: Annotated[int, Within(1, 4096)] | None = None
+    micro_batch: Annotated[int, Within(1, 4096)] | None = 5
     score: ScoreKeys = ScoreKeys()
     sheet: Annotated[int, Within(0, 1000)] = 4

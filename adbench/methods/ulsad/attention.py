@@ -1,4 +1,4 @@
-"""Attention over an image's own features (Eq. 5): single head, no projections."""
+"""Attention over an image's own features (Sec. 3.3): single head, no projections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-KERNELS = ("plain", "fused")
 _PEAK_STRIDE = 16
 
 
@@ -17,18 +16,22 @@ def positions(x: Tensor) -> Tensor:
 
 
 def attention_weights(query: Tensor, features: Tensor) -> Tensor:
-    """Return [B, M, N] of queries [B, M, C] over features [B, N, C]; each row sums to one."""
+    """Return attention weights [B, M, N] of queries [B, M, C] over features [B, N, C].
+
+    Each row sums to one. The features themselves ask in the self-attention W (Eq. 3), phi's
+    output in the cross-attention (Eq. 4).
+    """
     scale = 1 / math.sqrt(query.shape[-1])
     return ((query * scale) @ features.mT).softmax(-1)
 
 
-def attended(query: Tensor, features: Tensor, kernel: str = "plain") -> Tensor:
+def attended(query: Tensor, features: Tensor, kernel: str = "full") -> Tensor:
     """Return the mixture of true features that each position of ``query`` asks for.
 
     Args:
         query: [B, C, h, w]; the features themselves (self) or the autoencoder's (cross).
         features: [B, C, h, w]; keys and values.
-        kernel: ``plain`` keeps [B, N, N] weights; ``fused`` does not, at the price of gradients
+        kernel: ``full`` keeps [B, N, N] weights; ``fused`` does not, at the price of gradients
             to keys and values that nobody reads.
 
     Returns:

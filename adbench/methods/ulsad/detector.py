@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,9 @@ from adbench.methods.ulsad.settings import (
     MapKeys,
 )
 
+Source = Literal["features", "autoencoder"]
 STRIDE = 8
+_ROWS = {"local": 0, "global": 1}
 
 
 class UlsadDetector(Detector):
@@ -88,8 +90,10 @@ class UlsadDetector(Detector):
             if self.loss.uses_autoencoder
             else None
         )
-        # Per branch (local, global): q_alpha, q_beta. Until calibrated, maps pass unchanged.
-        self.register_buffer("quantile", torch.tensor([[0.0, 0.1], [0.0, 0.1]]))
+        # Per branch (local, global): q_alpha, q_beta; a branch that is off keeps none.
+        self.register_buffer("quantile", torch.full((2, 2), torch.nan))
+        self.calibrated = False  # kept in Python: to ask the buffer would wait for the device
+        self.register_load_state_dict_post_hook(_note_calibration)
         self.config = {
             "backbone": extractor.config,
             "image_size": list(self.image_size),
@@ -99,6 +103,18 @@ class UlsadDetector(Detector):
             "loss": dict(loss or {}),
             "map": dict(map or {}),
         }
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the maps in use."""
+        found = ("local",) if self.loss.local else ()
+        return found if self.autoencoder is None else (*found, "global")
+
+    def calibrate(self, quantiles: Mapping[str, tuple[float, float]]) -> None:
+        """Set the quantiles of the branches in use (Eq. 9)."""
+        for branch in self.branches:
+            self.quantile[_ROWS[branch]] = torch.tensor(quantiles[branch])
+        self.calibrated = True
 
     def native_features(self, image: Tensor) -> list[Tensor]:
         """Return the pooled maps of images at the working size, at each layer's own size."""
@@ -111,8 +127,10 @@ class UlsadDetector(Detector):
         return found
 
     def grid_maps(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the raw maps of the branches in use, [B, 1, h, w] each, at the working size.
+        """Return the raw maps of the branches in use, [B, 1, h, w] each, on the grid.
 
+        The local map compares psi's first half with the features (Eq. 7), the global map its
+        second half with phi's output (Eq. 8).
         Where nothing trains psi's second half, the global map compares phi with the features.
         """
         u = self.features(image)
@@ -133,11 +151,21 @@ class UlsadDetector(Detector):
         return {n: blurred_upsample(m, self.image_size, self.map.sigma) for n, m in maps.items()}
 
     def normalised_maps(self, image: Tensor) -> dict[str, Tensor]:
-        """Return t(M) of each branch at the grid; the blur commutes with t."""
-        rows = {"local": self.quantile[0], "global": self.quantile[1]}
-        return {n: normalised(m, *rows[n]) for n, m in self.grid_maps(image).items()}
+        """Return t(M) of each branch, scaled by its quantiles (Eq. 9); the blur commutes with t.
+
+        Raises:
+            UserError: no quantiles were ever taken.
+        """
+        if not self.calibrated:
+            raise UserError(
+                "this ULSAD detector was never calibrated: its maps have no common scale; finish "
+                "its training, which takes the quantiles from held-out normals"
+            )
+        maps = self.grid_maps(image)
+        return {n: normalised(m, *self.quantile[_ROWS[n]]) for n, m in maps.items()}
 
     def forward(self, image: Tensor) -> Prediction:
+        """Return the mean of both maps and its maximum, the image score (Eq. 10)."""
         parts = self.normalised_maps(self._working(image))
         mean = torch.stack(list(parts.values())).mean(0)
         anomaly_map = blurred_upsample(mean, self.image_size, self.map.sigma)
@@ -152,17 +180,25 @@ class UlsadDetector(Detector):
             for name, part in parts.items()
         }
 
-    def attention_map(self, image: Tensor, row: int, column: int) -> Tensor:
-        """Return [B, 1, h, w]: whom the autoencoder's output at a grid position attends to.
+    def attention_map(
+        self, image: Tensor, row: int, column: int, *, source: Source = "features"
+    ) -> Tensor:
+        """Return [B, 1, h, w]: whom a grid position attends to; the weights sum to one.
+
+        Args:
+            source: what asks: the ``features`` themselves (self-attention, Eq. 3; Figure 5), or
+                the ``autoencoder``'s output at that position (cross-attention, Eq. 4).
 
         Raises:
             UserError: the detector was trained without a global branch.
         """
-        if self.autoencoder is None:
-            raise UserError("no attention map: it was trained with loss.global_term=none")
         image = self._working(image)
-        features, encoded = self.features(image), self.autoencoder(image)
-        query = encoded[:, :, row, column].unsqueeze(1)
+        features = asking = self.features(image)
+        if source == "autoencoder":
+            if self.autoencoder is None:
+                raise UserError("no cross-attention: it was trained with loss.global_term=none")
+            asking = self.autoencoder(image)
+        query = asking[:, :, row, column].unsqueeze(1)
         weights = attention_weights(query, positions(features))
         return weights.view(len(image), 1, *features.shape[-2:])
 
@@ -170,6 +206,14 @@ class UlsadDetector(Detector):
         if image.shape[-2:] == torch.Size(self.image_size):
             return image
         return F.interpolate(image, size=self.image_size, mode="bilinear", antialias=True)
+
+
+def _note_calibration(module: nn.Module, keys: Any) -> None:
+    """Take note, once a state was loaded, whether it holds quantiles of all branches in use."""
+    del keys
+    assert isinstance(module, UlsadDetector)
+    rows = [_ROWS[branch] for branch in module.branches]
+    module.calibrated = bool(torch.isfinite(module.quantile[rows]).all())
 
 
 def _resized(maps: Tensor, image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Distances between feature maps and the three losses (Eq. 2 to 8)."""
+"""Distances between feature maps and the three losses made of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from adbench.methods.ulsad.settings import LossKeys
 
 
 def distance_map(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    """Return l_v + weight * l_d per position, [B, 1, h, w], of maps [B, C, h, w] (Eq. 2, 3).
+    """Return l_v + weight * l_d per position, [B, 1, h, w], of maps [B, C, h, w].
 
-    l_v is the mean squared difference over channels, l_d one minus the cosine.
+    l_v is the mean squared difference over channels, l_d one minus the cosine (Eq. 2).
     """
     found = (a - b).square().mean(1, keepdim=True)
     if weight:
@@ -27,19 +27,19 @@ def distance(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
 
 def local_loss(local: Tensor, features: Tensor, keys: LossKeys) -> Tensor:
-    """Return L_pl (Eq. 4): reconstructed against true features; trains psi only."""
+    """Return the local loss L_pl (Eq. 1): reconstructed against true features; trains psi only."""
     return distance(local, features, keys.lambda_l)
 
 
 def attention_loss(
-    encoded: Tensor, features: Tensor, target: Tensor, keys: LossKeys, kernel: str = "plain"
+    encoded: Tensor, features: Tensor, target: Tensor, keys: LossKeys, kernel: str = "full"
 ) -> Tensor:
-    """Return L_pg (Eq. 6): what phi's output attends to against what the features attend to.
+    """Return the global loss L_pg (Eq. 5): what phi's output attends to against A.
 
     Args:
         encoded: phi's output, the query.
         features: true features, keys and values.
-        target: attention of the features over themselves; constant.
+        target: A, attention of the features over themselves; constant.
     """
     return distance(attended(encoded, features, kernel), target, keys.attention_weight)
 
@@ -50,10 +50,13 @@ def direct_loss(encoded: Tensor, features: Tensor, keys: LossKeys) -> Tensor:
 
 
 def local_global_loss(second: Tensor, encoded: Tensor, keys: LossKeys) -> Tensor:
-    """Return L_lg (Eq. 7): psi's second half against phi's output; trains both, unless detached."""
+    """Return the local-global loss L_lg (Eq. 6): psi's second half against phi's output.
+
+    It trains both networks, unless detached.
+    """
     return distance(second, encoded.detach() if keys.detach else encoded, keys.lambda_g)
 
 
 def total(parts: dict[str, Tensor]) -> Tensor:
-    """Return the sum of the terms, weight 1 each (Eq. 8)."""
+    """Return the sum of the terms, weight 1 each (Algorithm 1, line 19)."""
     return torch.stack(list(parts.values())).sum()

@@ -58,7 +58,10 @@ def quantiles(pixels: NDArray[np.float32], alpha: float, beta: float) -> tuple[f
 
 
 def normalised(maps: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return 0.1 (M - q_alpha) / (q_beta - q_alpha), not clipped (Eq. 9, bracket corrected)."""
+    """Return 0.1 (M - q_alpha) / (q_beta - q_alpha), not clipped.
+
+    The quantile normalisation of Eq. 9, its bracket corrected.
+    """
     spread = high - low
     spread = torch.where(spread < 1e-12, torch.ones_like(spread), spread)
     return TARGET * (maps - low) / spread

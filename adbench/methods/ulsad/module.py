@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from adbench.methods.ulsad.losses import (
     total,
 )
 from adbench.methods.ulsad.maps import quantiles
+from adbench.methods.ulsad.pictures import write_attention
 from adbench.methods.ulsad.settings import LossKeys, UlsadKeys
 from adbench.synthesis.base import Synthesizer
 
@@ -100,7 +102,7 @@ class UlsadModule(AnomalyModule):
         height, width = self.detector.image_size
         positions = height * width // 64
         maps = 8 * self.detector.pooling.channels * positions
-        attended = self.loss_keys.global_term == "attention" and self.kernel == "plain"
+        attended = self.loss_keys.global_term == "attention" and self.kernel == "full"
         return 4 * (maps + (3 * positions**2 if attended else 0))
 
     def _cache_bytes(self, images: int) -> int:
@@ -235,6 +237,12 @@ class UlsadModule(AnomalyModule):
     def finish(self, datamodule: DataModule) -> None:
         self._calibrate(datamodule)
 
+    def artefacts(self, folder: Path) -> None:
+        """Draw whom positions of the first training image attend to."""
+        if self._data is not None:
+            image = self._data.train_images(torch.tensor([0])).to(self.device)
+            write_attention(self.detector, image, folder)
+
     @torch.no_grad()
     def _calibrate(self, datamodule: DataModule) -> None:
         """Take both quantile pairs from all pixels of the held-out normals (never test data)."""
@@ -251,9 +259,11 @@ class UlsadModule(AnomalyModule):
         for batch in batches(8):
             for name, maps in self.detector.raw_maps(batch.image.to(self.device)).items():
                 found.setdefault(name, []).append(maps.float().cpu().numpy())
-        for row, name in enumerate(("local", "global")):
-            if name in found:
-                keys = self.detector.map
-                pair = quantiles(np.concatenate(found[name]), keys.alpha, keys.beta)
-                self.detector.quantile[row] = torch.tensor(pair)
+        keys = self.detector.map
+        self.detector.calibrate(
+            {
+                name: quantiles(np.concatenate(maps), keys.alpha, keys.beta)
+                for name, maps in found.items()
+            }
+        )
         self.detector.train(training)

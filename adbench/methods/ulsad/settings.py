@@ -9,7 +9,7 @@ from adbench.config.typed import Bytes, NonNegative, Rate, Share, Width, Within
 from adbench.errors import UserError
 
 Activation = Literal["relu", "none"]
-Kernel = Literal["plain", "fused"]
+Kernel = Literal["full", "fused"]
 Weight = Annotated[float, Within(0, 1e6)]
 """How much a cosine distance weighs beside the squared one."""
 
@@ -108,7 +108,7 @@ class UlsadKeys:
 
     Attributes:
         channels: c, width of the pooled feature map.
-        attention_kernel: ``plain``, or ``fused``: no weights of all pairs are kept.
+        attention_kernel: ``full``, or ``fused``: no weights of all pairs are kept.
         learning_rate, weight_decay: of Adam; the decay is added to the gradient.
         channels_last: memory layout of both networks.
     """
@@ -119,7 +119,7 @@ class UlsadKeys:
     loss: LossKeys = LossKeys()
     map: MapKeys = MapKeys()
     cache: CacheKeys = CacheKeys()
-    attention_kernel: Kernel = "plain"
+    attention_kernel: Kernel = "full"
     learning_rate: Rate = 2e-4
     weight_decay: NonNegative = 2e-5
     channels_last: bool = False

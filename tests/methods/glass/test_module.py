@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from adbench.errors import UserError
-from adbench.methods.base import load_detector, save_detector
-from adbench.methods.glass.module import GlassModule
+from adbench.methods.base import load_detector, save_detector, seeded_generator
+from adbench.methods.glass.module import _RECALIBRATION, GlassModule
+from adbench.methods.glass.plain_step import StepInputs, plain_losses
 
 
 def built(extractor, squares, *, size=64, **keys):
@@ -97,7 +98,7 @@ def test_cosine_rates_fall_from_whole_to_zero(extractor, squares, normals):
 def test_plain_and_fast_train_to_the_same_detector(extractor, squares, normals, hypothesis):
     detectors = []
     for plain in (False, True):
-        gas = {"plain": plain}
+        gas = {"as_published": plain}
         module = built(extractor, squares, hypothesis=hypothesis, gas=gas, bn_stats="code")
         trained(module, normals)
         detectors.append(module.detector)
@@ -175,13 +176,61 @@ def test_saved_detector_is_the_same(extractor, squares, normals, tmp_path):
 def test_recalibrated_statistics_are_those_of_all_normals_and_their_twins(
     extractor, squares, normals
 ):
-    module = built(extractor, squares, bn_stats="recalibrate", gas={"sigma": 0.0})
+    module = built(extractor, squares, bn_stats="recalibrate", gas={"sigma": 0.0, "ascent": False})
     trained(module, normals, steps=1)
     with torch.no_grad():
         rows = module.features(normals.images).rows()
         hidden = module.head.discriminator.hidden(module.head.adapted(rows))
     norm = module.head.discriminator.norm
     assert torch.allclose(norm.running_mean, hidden.mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("hypothesis", ["manifold", "hypersphere"])
+@pytest.mark.parametrize("radii", [(0.5, 1.0), (1.0, 2.0), (30.0, 60.0)])
+@pytest.mark.parametrize("noise", [True, False])
+def test_recalibrated_statistics_are_those_of_a_training_step(
+    extractor, squares, normals, hypothesis, radii, noise
+):
+    gas = {"r1": radii[0], "r2": radii[1], "noise": noise, "sigma": 0.2}
+    module = built(extractor, squares, hypothesis=hypothesis, gas=gas, las=False)
+    normals.batch_size = len(normals.images)
+    trained(module, normals, steps=2)
+    head = copy.deepcopy(module.head)
+    everyone = module.features(normals.images)
+    noise = module._noise(everyone, seeded_generator("cpu", 0, _RECALIBRATION))
+    inputs = StepInputs(noise, None, module._present_centre(normals))
+    keys = module.step_keys._replace(every_pass=False)
+    head.discriminator.norm.momentum = 1.0  # the last pass alone
+    plain_losses(head.train(), everyone.rows(), None, inputs, keys)
+    wanted, found = head.discriminator.norm, module.head.discriminator.norm
+    torch.testing.assert_close(found.running_var, wanted.running_var, rtol=2e-3, atol=1e-6)
+    torch.testing.assert_close(found.running_mean, wanted.running_mean, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("hypothesis", ["manifold", "hypersphere"])
+@pytest.mark.parametrize("bn_stats", ["code", "once", "recalibrate"])
+@pytest.mark.parametrize("plain", [True, False])
+def test_what_looks_on_the_way_is_what_is_saved(
+    extractor, squares, normals, hypothesis, bn_stats, plain
+):
+    def new():
+        gas = {"steps": 3, "as_published": plain}
+        return built(extractor, squares, hypothesis=hypothesis, bn_stats=bn_stats, gas=gas)
+
+    module = new()
+    module.prepare(normals)
+    for epoch in range(2):
+        module.on_train_epoch_start()
+        module.training_step(normals.batch([0, 3]), epoch)
+    module.refresh()
+    looked = module.detector(normals.images)
+    module.finish(normals)
+    assert torch.equal(module.detector(normals.images).anomaly_map, looked.anomaly_map)
+    chosen = new()  # a state that was stored and comes back counts by its weights alone
+    chosen.prepare(normals)
+    chosen.load_state_dict(module.state_dict())
+    chosen.finish(normals)
+    assert torch.equal(chosen.detector(normals.images).anomaly_map, looked.anomaly_map)
 
 
 def test_equal_seeds_give_equal_steps(extractor, squares, normals):

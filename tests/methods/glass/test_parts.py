@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from adbench.config.typed import from_mapping
 from adbench.errors import UserError
 from adbench.methods.glass.centre import feature_mean
-from adbench.methods.glass.hypothesis import bright_points, judge, mean_image, write_verdict
+from adbench.methods.glass.hypothesis import judge, mean_image, write_verdict
 from adbench.methods.glass.losses import focal_terms, hard_rows, las_loss, linear_quantile
 from adbench.methods.glass.projection import clamp_of, project
 from adbench.methods.glass.settings import (
@@ -85,8 +86,8 @@ def test_spectrum_judgement_equals_the_release(shared):
     for i in range(5):
         image = stored[f"image{i}"].astype(np.uint8)
         bits = np.unpackbits(stored[f"binary_packed{i}"].astype(np.uint8))[: 289 * 289]
-        np.testing.assert_array_equal(bright_points(image), bits.reshape(289, 289) > 0)
         verdict = judge(image)
+        np.testing.assert_array_equal(verdict.spectrum, bits.reshape(289, 289) > 0)
         assert verdict.hypersphere == bool(stored[f"flag{i}"]), i
         assert verdict.points == int(stored[f"count{i}"])
 
@@ -95,7 +96,12 @@ def test_a_constant_image_is_a_manifold_and_a_verdict_is_written(tmp_path):
     verdict = judge(mean_image([torch.full((2, 3, 20, 20), 0.5)]))
     assert verdict.hypothesis == "manifold"
     write_verdict(verdict, tmp_path)
-    assert (tmp_path / "hypothesis.png").stat().st_size > 0
+    drawn = cv2.imread(str(tmp_path / "hypothesis.png"))
+    mean, grey, bright = np.hsplit(drawn, 3)
+    assert (mean == 127).all()
+    assert grey[144, 144].tolist() == [255] * 3  # all of a constant image is in the origin
+    assert grey[10, 10].tolist() == [0] * 3
+    assert set(np.unique(bright)) <= {0, 255}
     assert "manifold" in (tmp_path / "hypothesis.txt").read_text()
 
 
@@ -118,5 +124,5 @@ def test_unknown_and_impossible_keys_are_refused():
         GasKeys(r1=2.0)
     with pytest.raises(UserError, match="choose one of focal, bce"):
         from_mapping(LossKeys, {"las": "dice"}, "model.loss")
-    with pytest.raises(UserError, match=r"model\.loss\.weight=0"):
-        from_mapping(LossKeys, {"weight": 0}, "model.loss")
+    with pytest.raises(UserError, match=r"model\.loss\.las_weight=0"):
+        from_mapping(LossKeys, {"las_weight": 0}, "model.loss")

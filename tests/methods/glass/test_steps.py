@@ -107,7 +107,7 @@ def test_fast_equals_plain(small, hidden, spherical, adaptor, every_pass):
             (torch.rand(72) < 0.2).double() if las else None,
             torch.randn(36, 24).double() * 0.1 if spherical else None,
         )
-        keys = StepKeys(gas, LossKeys(las="bce" if noise else "focal", weight=0.3), every_pass)
+        keys = StepKeys(gas, LossKeys(las="bce" if noise else "focal", las_weight=0.3), every_pass)
         wanted, wanted_parts = plain(reference, normal, local if las else None, inputs, keys)
         found, parts = fast(head, normal, local if las else None, inputs, keys)
         assert float(found) == pytest.approx(float(wanted), abs=1e-9)
@@ -121,6 +121,28 @@ def test_fast_equals_plain(small, hidden, spherical, adaptor, every_pass):
             assert float((ours.grad - other).norm()) <= 1e-7 * float(other.norm()) + 1e-12, name
         for ours, theirs in zip(head.buffers(), reference.buffers(), strict=True):
             assert torch.allclose(ours.double(), theirs.double(), atol=1e-9)
+
+
+@pytest.mark.parametrize("hidden", [16, 64], ids=["hidden_space", "feature_space"])
+@pytest.mark.parametrize("spherical", [False, True], ids=["manifold", "hypersphere"])
+@pytest.mark.parametrize("off", [{"ascent": False}, {"steps": 0}], ids=["no_ascent", "no_steps"])
+def test_without_ascent_the_noise_is_clamped(small, hidden, spherical, off):
+    head, normal, local = small(1, hidden)
+    gas = GasKeys(sigma=0.15, r1=3.0, r2=3.1, **off)
+    centre = torch.randn(36, 24).double() * 0.1 if spherical else None
+    inputs = StepInputs(torch.randn(72, 24).double() * 0.15, None, centre)
+    step = FastStep(head, normal, local, inputs, StepKeys(gas, LossKeys(), True))
+    _, parts = step.run()
+    low, high = step.radii.gas
+    base = centre.repeat(2, 1) if spherical else head.adapted(normal.rows())
+    rows = step.gas.rows + step.missing - head.discriminator.hidden.bias
+    direct = base @ head.discriminator.hidden.weight.mT
+    if hidden >= 24:  # W1 has full rank: the rows tell the distance
+        offset = torch.linalg.lstsq(head.discriminator.hidden.weight, (rows - direct).mT).solution
+        distance = torch.linalg.vector_norm(offset, dim=0)
+        assert float(distance.min()) >= float(low) - 1e-6
+        assert float(distance.max()) <= float(high) + 1e-6
+    assert float(parts["clamped"]) > (0.1 if spherical else 0.99)
 
 
 def test_updates_of_several_steps_stay_equal(small):

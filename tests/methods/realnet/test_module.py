@@ -54,7 +54,7 @@ def test_loss_falls(trained):
 
 
 def test_fast_step_equals_plain(backbone, datamodule, synthesis):
-    fast, plain = build(backbone, synthesis), build(backbone, synthesis, plain=True)
+    fast, plain = build(backbone, synthesis), build(backbone, synthesis, as_published=True)
     fast.prepare(datamodule)
     plain.prepare(datamodule)
     for name, buffer in fast.detector.selected.named_buffers():
@@ -65,7 +65,7 @@ def test_fast_step_equals_plain(backbone, datamodule, synthesis):
 
 def test_plain_selection_draws_per_block_and_agrees_mostly(backbone, datamodule, synthesis):
     keys = {"dims": [32, 32, 32], "batches": 8, "batch": 5}
-    fast, plain = (build(backbone, synthesis, afs=keys, plain=p) for p in (False, True))
+    fast, plain = (build(backbone, synthesis, afs=keys, as_published=p) for p in (False, True))
     fast.prepare(datamodule)
     plain.prepare(datamodule)
     for number in range(3):
@@ -73,6 +73,16 @@ def test_plain_selection_draws_per_block_and_agrees_mostly(backbone, datamodule,
             set(m.detector.selected.get_buffer(f"index_{number}_0").tolist()) for m in (fast, plain)
         )
         assert len(a & b) > 24
+
+
+def test_the_range_of_each_image_counts_in_the_plain_form_too(backbone, datamodule, synthesis):
+    losses = {}
+    for norm in ("batch", "image"):
+        keys = {"dims": [32, 32, 32], "batches": 1, "batch": 5, "norm": norm}
+        module = build(backbone, synthesis, afs=keys, as_published=True)
+        module._synthesizer().prepare(datamodule)
+        losses[norm] = module._chooser(datamodule).choices()[0].losses
+    assert losses["batch"] != losses["image"]
 
 
 def test_normal_draws_equal_their_originals(backbone, datamodule, synthesis):
@@ -160,9 +170,47 @@ def test_logit_map_orders_pixels_like_the_probability(trained):
 def test_statistics_settle_on_the_whole_training_set(trained, datamodule):
     selection = trained.detector.residuals
     settled = selection.running_mean.clone()
-    selection.running_mean.fill_(7.0)  # as a last batch of one image would leave them
+    norm = trained.detector.discriminator.norm
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    for buffer in (selection.running_mean, norm.running_mean, norm.running_var):
+        buffer.fill_(7.0)  # as a last batch of one image would leave them
     trained.finish(datamodule)
     assert torch.equal(selection.running_mean, settled)
+    assert torch.equal(norm.running_mean, mean)
+    assert torch.equal(norm.running_var, variance)
+
+
+@torch.no_grad()
+def test_the_discriminators_statistics_are_those_of_all_images(trained, datamodule):
+    detector = trained.detector.eval()
+    seen = []
+    handle = detector.discriminator.entry.register_forward_hook(lambda *a: seen.append(a[-1]))
+    for pair in trained._settling_images(datamodule):
+        for image in pair:
+            detector(image)
+    handle.remove()
+    maps = torch.cat(seen).transpose(0, 1).flatten(1)
+    norm = detector.discriminator.norm
+    torch.testing.assert_close(norm.running_mean, maps.mean(1), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, maps.var(1), rtol=1e-2, atol=1e-6)
+
+
+def test_what_looks_on_the_way_is_what_is_saved(backbone, datamodule, synthesis):
+    module = build(backbone, synthesis)
+    module.prepare(datamodule)
+    steps(module, datamodule, 1)
+    module.eval()
+    module.refresh()
+    image = datamodule.train_images(torch.arange(3))
+    with torch.no_grad():
+        looked = module.detector(image)
+    chosen = build(backbone, synthesis).eval()
+    chosen.prepare(datamodule)
+    chosen.load_state_dict(module.state_dict())
+    chosen.finish(datamodule)
+    with torch.no_grad():
+        found = chosen.detector(image)
+    assert torch.equal(found.anomaly_map, looked.anomaly_map)
 
 
 def test_stage_is_written_and_read_back(backbone, datamodule, synthesis, tmp_path):

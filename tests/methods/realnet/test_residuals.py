@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from adbench.methods.realnet.blocks import upsampled
 from adbench.methods.realnet.residuals import (
+    ChannelStatistics,
     ResidualSelection,
-    ResidualStatistics,
     chosen_maps,
     chosen_maps_plain,
     enlarged,
@@ -137,7 +137,7 @@ def test_statistics_depend_on_neither_order_nor_batches():
     blocks = residuals(batch=7)
     found = []
     for parts in ([[0, 1, 2], [3, 4, 5], [6]], [[6, 5, 4, 3], [2, 1, 0]]):
-        statistics = ResidualStatistics()
+        statistics = ChannelStatistics()
         for part in parts:
             statistics.add([b[part] for b in blocks])
         selection = ResidualSelection(18, 4, 4)

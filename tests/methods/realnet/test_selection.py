@@ -27,11 +27,11 @@ def pairs(seed, channels=12, size=8, batch=3):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([1e-3, 1.0, 30.0]))
-def test_one_sweep_equals_the_loss_as_written(seed, scale):
+@given(st.integers(0, 10_000), st.sampled_from([1e-3, 1.0, 30.0]), st.booleans())
+def test_one_sweep_equals_the_loss_as_written(seed, scale, per_image):
     anomalous, normal, mask = pairs(seed)
-    fast = afs_losses(anomalous * scale, normal * scale, mask)
-    plain = afs_losses_plain(anomalous * scale, normal * scale, mask)
+    fast = afs_losses(anomalous * scale, normal * scale, mask, per_image=per_image)
+    plain = afs_losses_plain(anomalous * scale, normal * scale, mask, per_image=per_image)
     assert torch.allclose(fast, plain, atol=2e-6)
 
 

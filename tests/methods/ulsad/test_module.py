@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from adbench.data.datamodule import DataModule, Splits
 from adbench.errors import UserError
 from adbench.methods.base import load_detector, save_detector
 from adbench.methods.ulsad.detector import UlsadDetector
+from adbench.methods.ulsad.pictures import spread_positions
 
 
 def first_batches(datamodule):
@@ -178,10 +182,70 @@ def test_saved_detector_predicts_the_same(trained, tmp_path):
 
 
 @torch.no_grad()
-def test_attention_of_one_position_is_a_distribution(trained):
-    weights = trained.detector.attention_map(torch.rand(2, 3, 256, 256), 4, 7)
+@pytest.mark.parametrize("branches", ["both", "local"])
+def test_a_detector_without_quantiles_says_so(build, datamodule, branches):
+    loss = {} if branches == "both" else {"global_term": "none", "local_global": False}
+    module = build(loss=loss)
+    image = torch.rand(1, 3, 256, 256)
+    with pytest.raises(UserError, match="never calibrated"):
+        module.detector(image)
+    other = build(loss=loss)
+    other.load_state_dict(module.state_dict())
+    with pytest.raises(UserError, match="never calibrated"):
+        other.detector(image)
+    module.prepare(datamodule)
+    module.eval()
+    module.refresh()
+    found = module.detector(image)
+    other.eval().load_state_dict(module.state_dict())
+    assert torch.equal(other.detector(image).score, found.score)
+
+
+@torch.no_grad()
+def test_what_looks_on_the_way_is_what_is_saved(build, datamodule):
+    module = build()
+    module.prepare(datamodule)
+    module.eval()
+    module.refresh()
+    image = torch.rand(2, 3, 256, 256)
+    looked = module.detector(image)
+    module.finish(datamodule)
+    assert torch.equal(module.detector(image).anomaly_map, looked.anomaly_map)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("source", ["features", "autoencoder"])
+def test_attention_of_one_position_is_a_distribution(trained, source):
+    image = torch.rand(2, 3, 256, 256)
+    weights = trained.detector.attention_map(image, 4, 7, source=source)
     assert weights.shape == (2, 1, 32, 32)
     torch.testing.assert_close(weights.sum((1, 2, 3)), torch.ones(2))
+    u = trained.detector.features(image)
+    asking = u if source == "features" else trained.detector.autoencoder(image)
+    logits = torch.einsum("bcp,bc->bp", u.flatten(2), asking[:, :, 4, 7]) / math.sqrt(u.shape[1])
+    torch.testing.assert_close(weights.flatten(1), logits.softmax(1))
+
+
+@torch.no_grad()
+def test_attention_is_drawn_into_the_run_folder(trained, build, datamodule, tmp_path):
+    trained.artefacts(tmp_path)
+    drawn = cv2.imread(str(tmp_path / "attention.png"))
+    assert drawn.shape == (2 * 192, 5 * 192, 3)  # features and autoencoder; image and four maps
+    local = build(loss={"global_term": "none", "local_global": False})
+    local.prepare(datamodule)
+    local.eval().artefacts(tmp_path)
+    assert cv2.imread(str(tmp_path / "attention.png")).shape == (192, 5 * 192, 3)
+    with pytest.raises(UserError, match="global_term=none"):
+        local.detector.attention_map(torch.rand(1, 3, 256, 256), 0, 0, source="autoencoder")
+
+
+def test_query_positions_are_of_different_things():
+    grid = torch.zeros(1, 3, 4, 4)
+    grid[0, 0] = 1
+    grid[0, :, 1, 2] = torch.tensor([0.0, 1.0, 0.0])
+    grid[0, :, 3, 0] = torch.tensor([0.0, 0.0, 1.0])
+    assert set(spread_positions(grid, 3)[:2]) == {(1, 2), (3, 0)}
+    assert len(set(spread_positions(grid, 5))) == 5
 
 
 @torch.no_grad()

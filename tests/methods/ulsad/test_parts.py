@@ -121,7 +121,7 @@ def brute_attention(query, features):
     return out
 
 
-@pytest.mark.parametrize("kernel", ["plain", "fused"])
+@pytest.mark.parametrize("kernel", ["full", "fused"])
 def test_attention_equals_a_double_loop(kernel):
     query, features = noise(2, 4, 3, 3), noise(2, 4, 3, 3, seed=1)
     torch.testing.assert_close(
@@ -148,7 +148,7 @@ def test_attention_loss_vanishes_when_the_autoencoder_returns_the_features():
     assert float(attention_loss(z, z, attended(z, z), LossKeys())) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("kernel", ["plain", "fused"])
+@pytest.mark.parametrize("kernel", ["full", "fused"])
 def test_attention_loss_gradient_equals_finite_differences(kernel):
     z = noise(1, 4, 3, 3)
     target, query = attended(z, z), noise(1, 4, 3, 3, seed=5).requires_grad_()
