@@ -108,7 +108,7 @@ def _claim(folder: Path, request: dict[str, Any]) -> None:
     if card.is_file():
         try:
             found = {**read_json(card), ignored: 0}
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UserError) as error:
             raise UserError(f"{card} cannot be read: choose another folder") from error
         if found != {**wanted, ignored: 0}:
             raise UserError(f"{folder} holds a pool of another request: choose another folder")

@@ -155,7 +155,7 @@ def check_claim(folder: Path, wanted: Mapping[str, Any]) -> None:
         return
     try:
         found = {"split": "train", **read_json(card)}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UserError) as error:
         raise UserError(f"{card} cannot be read: choose another folder, or remove it") from error
     differing = [key for key in wanted if found.get(key) != wanted[key]]
     if differing:
