@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from adbench.backbones.files import regular_file
 from adbench.cli.arguments import parsed_arguments
 from adbench.cli.console import METRIC_COLUMNS, figure, metric_row, print_table, say
 from adbench.cli.help import group_help
 from adbench.config.schema import settings
+from adbench.data.opening import chosen_categories
 from adbench.runs.summary import mean_metrics, read_metrics, write_summary
 from adbench.training.hardware import check_hardware
 
@@ -45,7 +47,11 @@ def run(words: Sequence[str]) -> int:
     from adbench.config.compose import compose_config
 
     config = compose_config("train", arguments.overrides, arguments.config_dir)
-    check_hardware(settings(config).hardware)  # told before torch is imported
+    keys = settings(config)
+    check_hardware(keys.hardware)  # all of this is told before torch is imported
+    if keys.backbone.name is not None and keys.backbone.weights not in (None, "random"):
+        regular_file(keys.backbone.weights, "backbone.weights")
+    chosen_categories(keys.dataset)
     from adbench.training.session import train
 
     wait = os.environ.get("ADBENCH_WAIT") == "1"  # a sweep's cell: see sweeps/engine.py

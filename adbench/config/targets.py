@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,16 @@ def trusted_packages() -> set[str]:
 
     A wheel announces itself by an entry point of the group ``adbench``.
     """
+    named = {name.strip() for name in os.environ.get(PLUGINS, "").split(",") if name.strip()}
+    return {"adbench", *_declared, *named, *_announced()}
+
+
+@cache
+def _announced() -> frozenset[str]:
     from importlib.metadata import entry_points
 
-    named = {name.strip() for name in os.environ.get(PLUGINS, "").split(",") if name.strip()}
-    announced = {point.value.split(":")[0].split(".")[0] for point in entry_points(group="adbench")}
-    return {"adbench", *_declared, *named, *announced}
+    points = entry_points(group="adbench")
+    return frozenset(point.value.split(":")[0].split(".")[0] for point in points)
 
 
 def check_target(target: Any, where: str, extra: Iterable[str] = ()) -> str:

@@ -243,6 +243,8 @@ class _Session:
             return None
         with self._timed("prepare"):
             module.prepare(datamodule.without_test())
+        made_of = getattr(getattr(module, "synthesis", None), "record", None)
+        self.folder.update(synthesis=dict(made_of or {}))
         with self._timed("fit"):
             fitted = fit(module, datamodule, self.config, self.keys, self.folder, seal, self.say)
         with self._timed("finish"):

@@ -25,10 +25,15 @@ def sdas_run(tmp_path):
     """The folder of a run of SDAS, untrained."""
     folder = tmp_path / "run"
     folder.mkdir()
-    section = {"name": "sdas", "_target_": "adbench.methods.sdas.module.SdasModule"}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"model": section}))
+    write_config(folder, {"name": "sdas", "_target_": "adbench.methods.sdas.module.SdasModule"})
     save_detector(SdasDetector({"network": TINY, "classes": ["a"], "size": [16, 16]}), folder)
     return folder
+
+
+def write_config(folder, model):
+    others = ("dataset", "train", "hardware", "metrics", "run")
+    config = {"model": model, **{name: {} for name in others}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
 def told(capsys, *words, code=2):
@@ -99,8 +104,9 @@ def test_runs_that_cannot_draw_are_named(sdas_run, tmp_path, capsys):
     (sdas_run / "detector.yaml").unlink()
     assert "holds no trained detector" in told(capsys, *words)
     for model in ({"_target_": "adbench.methods.glass.module.GlassModule"}, {}, 3, None):
-        (sdas_run / "config.yaml").write_text(yaml.safe_dump({"model": model}))
-        assert "is no run of model=sdas" in told(capsys, *words)
+        write_config(sdas_run, model)
+        message = told(capsys, *words)
+        assert "is no run of model=sdas" in message or "model is missing" in message
     assert not (tmp_path / "out").exists()
 
 
