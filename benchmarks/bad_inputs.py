@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.config import walk  # noqa: E402
+from tests.config import walk
 
 OTHER_VERBS = [
     *[["sweep", "seed=1,2", word] for word in ("sweep.jobs=0", "sweep.jobs=x", "sweep.name=../x")],
