@@ -16,6 +16,11 @@ from adbench.backbones.extractor import BUNDLED, FeatureExtractor
 from adbench.backbones.files import regular_file, sha256
 from adbench.errors import UserError
 
+
+class WeightsAbsentError(UserError):
+    """The hub was asked for weights and did not answer."""
+
+
 BUNDLED_FILE = "bundled.safetensors"
 RANDOM = "random"
 _PREFIXES = ("module.", "model.", "backbone.", "network.")
@@ -190,11 +195,11 @@ def _hub_file(repository: str, name: str) -> Path:
         _reach(hub.constants.ENDPOINT)
         return Path(hub.hf_hub_download(repository, files[0]))
     except Exception as error:  # network, proxy and hub errors share no base class
-        raise UserError(
+        raise WeightsAbsentError(
             f"weights of {name} are neither in the hub cache nor does the hub answer "
-            f"({type(error).__name__}). Ways out: backbone=bundled (ships with adbench), or a "
-            "preset that needs no download, experiment=MODEL_cpu; backbone.weights=PATH to a "
-            "file; a network connection, once; backbone.weights=random (marked in every table)"
+            f"({type(error).__name__}). Ways out: backbone=bundled (ships with adbench); "
+            "backbone.weights=PATH to a file; a network connection, once; "
+            "backbone.weights=random (marked in every table)"
         ) from error
 
 

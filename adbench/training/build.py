@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from adbench.config.locate import options
 from adbench.config.schema import Settings
 from adbench.config.targets import imported
 from adbench.errors import UserError
@@ -28,13 +29,21 @@ def build_synthesis(section: Mapping[str, Any] | None) -> Synthesizer | None:
 def build_feature_extractor(config: Mapping[str, Any]) -> nn.Module | None:
     """Return the frozen backbone; the model's ``layers`` go before the group's."""
     from adbench.backbones import build_backbone
+    from adbench.backbones.weights import WeightsAbsentError
 
     section = dict(config["backbone"])
     if section.get("name") is None:
         return None
     layers = config["model"].get("layers") or section.pop("layers", None)
     section.pop("layers", None)
-    return build_backbone(layers=layers, **section)
+    try:
+        return build_backbone(layers=layers, **section)
+    except WeightsAbsentError as error:
+        preset = f"{config['model']['name']}_cpu"
+        if preset not in options("experiment"):
+            raise
+        told = f"{error}. What runs here in minutes: experiment={preset} backbone=bundled"
+        raise UserError(told) from error
 
 
 def build_module(config: Mapping[str, Any], keys: Settings) -> AnomalyModule:

@@ -7,6 +7,7 @@ that make it small.
 from __future__ import annotations
 
 import csv
+import shutil
 import socket
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from adbench.training.checkpoints import Checkpoint
 from adbench.training.data import build_datamodule, check_requirements
 from adbench.training.session import train
 from tests.data import trees
+from tests.e2e.verbs import process
 
 MODELS = options("model")
 FOLDER = Path(__file__).parents[1] / "methods"
@@ -164,6 +166,28 @@ def test_what_was_measured_is_what_was_saved(run, data):
         assert float(detector(pixels.float() / 255).score) == pytest.approx(
             score, rel=1e-4, abs=1e-5
         )
+
+
+def test_a_fresh_process_scores_renamed_copies_in_another_order_alike(run, data, tmp_path):
+    """What a leaderboard counts: nothing remembered, no name, no order, no label helps."""
+    _, folder, _ = run
+    known = {
+        row["path"]: float(row["score"])
+        for row in csv.DictReader((folder / "predictions.csv").open())
+    }
+    names = {f"{number:03d}.png": path for number, path in enumerate(sorted(known, reverse=True))}
+    for name, path in names.items():
+        (tmp_path / "copies").mkdir(exist_ok=True)
+        shutil.copy(data / path, tmp_path / "copies" / name)
+    words = [f"run={folder}", f"dataset.root={tmp_path / 'copies'}", "images.save=0"]
+    done = process("test", *words, cwd=tmp_path, check=0)
+    target = Path(done.stdout.strip().splitlines()[-1])
+    rows = list(csv.DictReader((target / "predictions.csv").open()))
+    assert len(rows) == len(known)
+    for row in rows:
+        assert row["label"] == "-1"
+        score = known[names[row["path"]]]
+        assert float(row["score"]) == pytest.approx(score, rel=1e-4, abs=1e-5)
 
 
 def figures(folder):
