@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adbench.backbones.files import regular_file
@@ -72,21 +72,46 @@ def run(words: Sequence[str]) -> int:
 
 
 def show_metrics(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
-    """Print one row per category and a mean row; kinds of anomaly apart where they are known."""
-    rows = [metric_row(name, metrics) for name, metrics in found.items()]
-    if len(rows) > 1:
-        rows.append(metric_row("mean", mean_metrics(list(found.values()))))
-    protocol = next(iter(found.values()))["protocol"]
-    header = ["category", *[name for name, _, _ in METRIC_COLUMNS]]
-    print_table(f"protocol={protocol}", header, rows, plain=plain)
+    """Print one row per category and a mean row; kinds of anomaly and lights apart.
+
+    One model over several categories has a row for each, their mean, and the pooled figures.
+    """
+    shown: list[tuple[str, Mapping[str, Any]]] = []
+    for name, metrics in found.items():
+        parts = metrics.get("by_category", {})
+        shown += parts.items()
+        shown.append((f"mean of {len(parts)}" if parts else name, metrics))
+        shown += [("pooled", metrics["pooled"])] if parts else []
+    if len(found) > 1:
+        shown.append(("mean", mean_metrics(list(found.values()))))
+    first = next(iter(found.values()))
+    flavours = [key for key in first["pixel"] if key.startswith("pro_")]
+    rows = [
+        [*metric_row(name, figures), *[figure(figures["pixel"].get(key)) for key in flavours]]
+        for name, figures in shown
+    ]
+    header = ["category", *[name for name, _, _ in METRIC_COLUMNS], *flavours]
+    print_table(f"protocol={first['protocol']}", header, rows, plain=plain)
     _show_kinds(found, plain=plain)
+    _show_groups(found, plain=plain)
+
+
+def _by_category(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the documents, those of one model over several categories taken apart."""
+    apart: dict[str, dict[str, Any]] = {}
+    for name, metrics in found.items():
+        apart |= metrics.get("by_category") or {name: metrics}
+    return apart
 
 
 def _show_kinds(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
     """Print logical and structural anomalies apart, where a data set tells them apart."""
-    overlap = any("spro" in metrics for metrics in found.values())
+    apart = _by_category(found)
+    if len(apart) > 1:
+        apart = {**apart, "mean": mean_metrics(list(apart.values()))}
+    overlap = any("spro" in metrics for metrics in apart.values())
     rows = []
-    for name, metrics in found.items():
+    for name, metrics in apart.items():
         for kind, figures in metrics.get("by_kind", {}).items():
             spro = metrics.get("spro", {}).get(kind, {})
             more = [figure(spro.get(key)) for key in ("spro_05", "spro_30")] if overlap else []
@@ -96,6 +121,18 @@ def _show_kinds(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
         more = ["AUsPRO 0.05", "AUsPRO 0.3"] if overlap else []
         header = ["category and kind", *columns, *more]
         print_table("by kind of anomaly", header, rows, plain=plain)
+
+
+def _show_groups(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
+    """Print figures under each light, or in each subset, where a data set has several."""
+    rows = [
+        metric_row(f"{name} {group}", {"image": figures, "pixel": figures.get("pixel", {})})
+        for name, metrics in _by_category(found).items()
+        for group, figures in metrics.get("by_group", {}).items()
+    ]
+    if rows:
+        header = ["category and group", *[name for name, _, _ in METRIC_COLUMNS]]
+        print_table("by light or subset", header, rows, plain=plain)
 
 
 def show_threshold(found: dict[str, dict[str, Any]]) -> None:

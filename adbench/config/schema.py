@@ -51,6 +51,7 @@ class TrainKeys:
     batch_size: Annotated[int, Within(1, 4096)] = 8
     epoch_images: Count | None = None
     select: Literal["last", "validation", "test"] = "last"
+    select_by: Literal["image", "pixel", "both"] = "both"
     validate_every: Number = 0
     oracle_every: Number = 0
     checkpoint_minutes: Annotated[float, Within(0, 1e6)] = 0.5

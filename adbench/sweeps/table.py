@@ -28,8 +28,13 @@ METRICS: dict[str, tuple[str, ...]] = {
 SOMETIMES: dict[str, tuple[str, ...]] = {
     "logical_image_auroc": ("by_kind", "logical", "image", "auroc"),
     "structural_image_auroc": ("by_kind", "structural", "image", "auroc"),
+    "kinds_image_auroc": ("by_kind", "mean", "image", "auroc"),
     "logical_spro_05": ("spro", "logical", "spro_05"),
     "structural_spro_05": ("spro", "structural", "spro_05"),
+    "kinds_spro_05": ("spro", "mean", "spro_05"),
+    "pro_glass": ("pixel", "pro_glass"),
+    "pro_glad": ("pixel", "pro_glad"),
+    "pro_realnet": ("pixel", "pro_realnet"),
 }
 
 
@@ -170,6 +175,8 @@ def _tables(entries: Sequence[Mapping[str, Any]]) -> str:
         for entry in entries
     ]
     text = _markdown(header, rows)
+    if "dataset.category" in keys:
+        text += f"\n{_MEAN_OF_MEANS}\n\n" + _over_categories(entries, keys)
     if "seed" in keys:
         text += "\nmean ± standard deviation over seeds\n\n" + _over_seeds(entries, keys)
     failed = [entry for entry in entries if entry.get("reason")]
@@ -177,18 +184,54 @@ def _tables(entries: Sequence[Mapping[str, Any]]) -> str:
     return text
 
 
-def _over_seeds(entries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
-    rest = [key for key in keys if key != "seed"]
+_MEAN_OF_MEANS = "mean over categories of each seed, then mean ± standard deviation over seeds"
+
+
+def _over_categories(entries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+    """Return one line a row: means over categories, as all tables of the papers have them.
+
+    A seed of which a category is not finished is left out, and said.
+    """
+    rest = [key for key in keys if key not in ("seed", "dataset.category")]
+    categories = {entry["values"].get("dataset.category", "") for entry in entries}
+    names = _metrics(entries)
+    rows = []
+    for values, found in _grouped(entries, rest).items():
+        seeds = _grouped(found, ["seed"])
+        whole = [
+            [entry["metrics"] for entry in each if entry["status"] == "finished"]
+            for each in seeds.values()
+        ]
+        whole = [each for each in whole if len(each) == len(categories)]
+        means = [{name: _mean(each, name) for name in names} for each in whole]
+        told = f"{len(whole)} of {len(seeds)}"
+        rows.append([*values, told, *[_spread(means, metric) for metric in names]])
+    return _markdown([*rest, f"seeds with all {len(categories)} categories", *names], rows)
+
+
+def _grouped(
+    entries: Sequence[Mapping[str, Any]], keys: Sequence[str]
+) -> dict[tuple[str, ...], list[Mapping[str, Any]]]:
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for entry in entries:
-        if entry["status"] == "finished":
-            name = tuple(entry["values"].get(key, "") for key in rest)
-            groups.setdefault(name, []).append(entry["metrics"])
+        name = tuple(entry["values"].get(key, "") for key in keys)
+        groups.setdefault(name, []).append(entry)
+    return groups
+
+
+def _mean(found: Sequence[Mapping[str, Any]], metric: str) -> float | None:
+    values = [entry[metric] for entry in found if entry.get(metric) is not None]
+    return statistics.mean(values) if values else None
+
+
+def _over_seeds(entries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+    rest = [key for key in keys if key != "seed"]
+    finished = [entry for entry in entries if entry["status"] == "finished"]
     names = _metrics(entries)
-    rows = [
-        [*values, str(len(found)), *[_spread(found, metric) for metric in names]]
-        for values, found in groups.items()
-    ]
+    rows = []
+    for values, found in _grouped(finished, rest).items():
+        figures = [entry["metrics"] for entry in found]
+        rows.append([*values, str(len(found)), *[_spread(figures, metric) for metric in names]])
     return _markdown([*rest, "seeds", *names], rows)
 
 
@@ -227,8 +270,12 @@ def _figures(folder: Path) -> dict[str, Any] | None:
     except (UserError, OSError):
         return None
     figures = {name: _at(document, keys) for name, keys in METRICS.items()}
-    more = {name: _at(document, keys) for name, keys in SOMETIMES.items() if keys[0] in document}
-    return {**figures, **more, "protocol": document.get("protocol")}
+    more = {name: _at(document, keys) for name, keys in SOMETIMES.items()}
+    return {
+        **figures,
+        **{name: value for name, value in more.items() if value is not None},
+        "protocol": document.get("protocol"),
+    }
 
 
 def _at(document: Mapping[str, Any], keys: Sequence[str]) -> Any:

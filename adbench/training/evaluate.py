@@ -20,9 +20,10 @@ from adbench.data.images import image_size, read_mask
 from adbench.data.layouts.base import GOOD
 from adbench.data.sample import ANOMALOUS, NORMAL, Sample
 from adbench.methods.base import Detector
-from adbench.metrics import PixelMetrics, SproMetrics, image_metrics
+from adbench.metrics import PixelMetrics, SproMetrics
 from adbench.metrics.ad2 import FixedThresholdF1, PixelMoments
 from adbench.training.loco import LocoChannels
+from adbench.training.sections import Sections, pixel_group
 
 
 @dataclass(slots=True)
@@ -149,13 +150,13 @@ class _Tally:
         self, pixel: PixelMetrics, fixed: FixedThresholdF1 | None, resolution: str, fit: Fit
     ) -> None:
         self.pixel, self.fixed, self.resolution, self.fit = pixel, fixed, resolution, fit
-        self.spro = SproMetrics()
+        self.spro: dict[str, SproMetrics] = {}
         self.samples: list[Sample] = []
         self.scores: list[float] = []
         self.labels: list[int] = []
         self.seconds = 0.0
-        self.without_mask = 0
         self.loco = LocoChannels()
+        self.why: dict[str, str] = {}
 
     def add(self, scored: Scored) -> None:
         start = time.perf_counter()
@@ -168,106 +169,37 @@ class _Tally:
         self.seconds += time.perf_counter() - start
 
     def _add_map(self, sample: Sample, full: NDArray[np.float32]) -> None:
-        size = image_size(sample.image)
+        size, group = image_size(sample.image), pixel_group(sample)
         if sample.label == ANOMALOUS and not sample.masks:
-            self.without_mask += 1
-            self.pixel.update(full, None, group=sample.defect, name=sample.relative)
+            self.pixel.update(full, None, group=group, name=sample.relative)
             return
         mask = (
             np.zeros(size, dtype=bool) if sample.label == NORMAL else read_mask(sample.masks, size)
         )
         if mask.shape != full.shape:
             mask = fitted_mask(mask, full.shape, self.fit)
-        self.pixel.update(full, mask, group=sample.defect, name=sample.relative)
+        self.pixel.update(full, mask, group=group, name=sample.relative)
         if self.fixed is not None:
             self.fixed.update(full, mask, sample.group or "")
         self._add_channels(sample, full)
 
     def _add_channels(self, sample: Sample, full: NDArray[np.float32]) -> None:
         found = self.loco.of(sample)
-        if found is not None and full.shape == image_size(sample.image):
-            self.spro.update(full, found, subset=sample.kind or GOOD, name=sample.relative)
+        if found is None:
+            return
+        if full.shape != image_size(sample.image):
+            self.why["spro"] = "saturated overlap is defined at the masks' own size: " + (
+                "metrics.resolution=original"
+            )
+            return
+        own = self.spro.setdefault(sample.category, SproMetrics())
+        own.update(full, found, subset=sample.kind or GOOD, name=sample.relative)
 
     def sections(self) -> dict[str, Any]:
         scores, labels = np.array(self.scores), np.array(self.labels)
-        defects = np.array([sample.defect for sample in self.samples])
-        known = labels >= 0
-        image = image_metrics(scores[known], labels[known])
-        pixel = self.pixel.compute()
-        why = {f"image.{k}": v for k, v in image.pop("why", {}).items()}
-        why |= {f"pixel.{k}": v for k, v in pixel.pop("why", {}).items()}
-        sections: dict[str, Any] = {"image": image, "pixel": pixel}
-        if self.loco.found:
-            sections["spro"] = self.spro.compute()
-        why |= self.loco.why
-        if self.fixed is not None:
-            sections["fixed"] = {"threshold": self.fixed.threshold, **self.fixed.compute()}
-        kinds = self._by_kind(scores, labels)
-        if kinds:
-            sections["by_kind"] = kinds
-        sections["by_defect"] = self._by_defect(scores, labels, defects)
-        sections["counts"] = {
-            "good": int((labels == NORMAL).sum()),
-            "defective": int((labels == ANOMALOUS).sum()),
-            "unlabelled": int((labels < 0).sum()),
-            "without_mask": self.without_mask,
-        }
-        groups = self._by_group(scores, labels)
-        if groups:
-            sections["by_group"] = groups
-        sections["why"] = why
-        return sections
-
-    def _by_defect(
-        self, scores: NDArray[Any], labels: NDArray[Any], defects: NDArray[Any]
-    ) -> dict[str, Any]:
-        found = {}
-        good = {str(name) for name in defects[labels == NORMAL]}
-        for name in sorted(set(defects[labels == ANOMALOUS].tolist())):
-            chosen = (labels == ANOMALOUS) & (defects == name)
-            found[name] = self._subset(scores, labels, chosen, {*good, name})
-        return found
-
-    def _subset(
-        self,
-        scores: NDArray[Any],
-        labels: NDArray[Any],
-        chosen: NDArray[np.bool_],
-        groups: set[str],
-    ) -> dict[str, Any]:
-        """Return figures of the chosen images against all normals."""
-        rows = (labels == NORMAL) | chosen
-        image = image_metrics(scores[rows], labels[rows])
-        pixel = self.pixel.compute(groups=groups)
-        return {
-            "images": int(chosen.sum()),
-            "image": {k: image[k] for k in ("auroc", "ap", "f1max")},
-            "pixel": {k: v for k, v in pixel.items() if k not in ("why", "bounds")},
-        }
-
-    def _by_kind(self, scores: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
-        """Return figures of logical and of structural defects, each against all normals."""
-        kinds = np.array([sample.kind or "" for sample in self.samples])
-        found: dict[str, Any] = {}
-        for kind in sorted(set(kinds.tolist()) - {""}):
-            groups = {s.defect for s in self.samples if s.label == NORMAL or s.kind == kind}
-            found[kind] = self._subset(scores, labels, kinds == kind, groups)
-        both = [each["image"]["auroc"] for each in found.values()]
-        if len(both) == 2 and None not in both:
-            found["mean"] = {"image": {"auroc": sum(both) / 2}}
-        return found
-
-    def _by_group(self, scores: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
-        groups = np.array([sample.group or "" for sample in self.samples])
-        found = {}
-        for name in sorted(set(groups.tolist()) - {""}):
-            rows = (groups == name) & (labels >= 0)
-            if rows.any():
-                image = image_metrics(scores[rows], labels[rows])
-                found[name] = {k: image[k] for k in ("auroc", "ap", "f1max")}
-                if self.fixed is not None:
-                    found[name]["fixed"] = self.fixed.compute(name)
-        return found
+        spro = self.spro if self.loco.found else {}
+        found = Sections(self.samples, scores, labels, self.pixel, spro, self.fixed).all()
+        return {**found, "why": {**found["why"], **self.loco.why, **self.why}}
 
 
 def prediction_rows(

@@ -77,7 +77,7 @@ def selections(
                 "validation",
                 every or 1,
                 lambda owner: validation_signal(owner, held_out, synthesis),
-                lambda figures: figures["val_pixel_ap"],
+                lambda figures: criterion(figures, _VALIDATION, keys.train.select_by),
                 history,
                 select=chosen == "validation",
             )
@@ -94,12 +94,22 @@ def selections(
                 "oracle",
                 every or 1,
                 look,
-                lambda figures: figures["image_auroc"] + figures["pixel_auroc"],
+                lambda figures: criterion(figures, _TEST, keys.train.select_by),
                 history,
                 select=chosen == "test",
             )
         )
     return found
+
+
+_VALIDATION = {"image": "val_image_auroc", "pixel": "val_pixel_ap"}
+_TEST = {"image": "image_auroc", "pixel": "pixel_auroc"}
+
+
+def criterion(figures: Mapping[str, float], names: Mapping[str, str], by: str) -> float:
+    """Return what is to be largest: one of two figures, or their sum."""
+    wanted = names.values() if by == "both" else [names[by]]
+    return sum(figures[name] for name in wanted)
 
 
 def _validation_synthesis(

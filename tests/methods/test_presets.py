@@ -180,6 +180,7 @@ NOTES = {
         "train.epochs": 200,
         "train.batch_size": 8,
         "train.select": "test",
+        "train.select_by": "image",
         "train.oracle_every": 1,
         "metrics.resolution": "working",
         "model.channels": 384,
