@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from adbench.backbones import FeatureExtractor
+from adbench.config.schema import check_model
 from adbench.config.targets import imported, record_of
 from adbench.config.typed import declared, from_mapping
 from adbench.errors import UserError
@@ -248,6 +249,16 @@ def test_the_estimate_holds_more_than_the_caches(method, extractor):
 def test_layers_with_the_wrong_strides_are_refused(method, layers, text):
     with pytest.raises(UserError, match=text):
         module_of(method, FeatureExtractor("bundled", layers), **SMALL[method])
+
+
+@pytest.mark.parametrize("value", [5, "layer2", ["a", None], {"a": 1}, [1.5], [10**9]])
+@pytest.mark.parametrize("method", METHODS)
+def test_layers_of_the_wrong_kind_are_refused(method, value):
+    target, values = yaml_keys(method)
+    section = {"_target_": target, "name": method, **values}
+    check_model({**section, "layers": ["layer2", -1]})
+    with pytest.raises(UserError, match=r"model\.layers"):
+        check_model({**section, "layers": value})
 
 
 @pytest.mark.parametrize("method", ["glass", "realnet", "ulsad", "dfr"])

@@ -133,6 +133,8 @@ def backward(
     zeros = torch.zeros_like(block.gamma)
     sums = {"slope": zeros.clone(), "product": zeros.clone(), "active": zeros.clone()}
     deltas = [_gated(rows, upstream, norm, sums) for rows, upstream in groups]
+    # Mean and deviation depend on every row: what they pass back is, for each column, a constant
+    # and a multiple of the row, the same for all rows that share the statistics.
     centred = (sums["product"] - norm.mean * sums["slope"]) * norm.inverse
     d_gamma, d_beta = block.output * centred, block.output * sums["slope"]
     pull = norm.scale * norm.inverse * d_gamma / norm.size
@@ -147,6 +149,7 @@ def backward(
 
 def _gated(rows: Tensor, upstream: Tensor, norm: Norm, sums: dict[str, Tensor]) -> Tensor:
     """Return upstream times the leaky ReLU's slope [N, H]; add its column sums to ``sums``."""
+    # ``active`` is reused as scratch once its sum is taken: one piece of memory a piece of rows.
     gated = torch.empty_like(rows)
     one = rows.new_ones(())
     for piece in pieces(rows):

@@ -102,6 +102,7 @@ class RealNetModule(AnomalyModule):
             self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normal: NormalFeatures | None = None
         self._data: DataModule | None = None
+        self._settled: tuple[int, ...] = ()
 
     # Before the fit
 
@@ -272,7 +273,7 @@ class RealNetModule(AnomalyModule):
         result depends neither on the order of the loader nor on its last batch. The second
         statistics rest on the first: which residuals the discriminator sees.
         """
-        if not self.recalibrate:
+        if not self.recalibrate or self._versions() == self._settled:
             return
         training = self.detector.training
         self.detector.eval()
@@ -281,6 +282,11 @@ class RealNetModule(AnomalyModule):
         seen = self._measured(datamodule, self._entry_maps)
         seen.set(detector.discriminator.norm)
         self.detector.train(training)
+        self._settled = self._versions()
+
+    def _versions(self) -> tuple[int, ...]:
+        """Return how often each tensor of the detector was written to: equal, nothing changed."""
+        return tuple(tensor._version for tensor in self.detector.state_dict().values())
 
     def _measured(
         self, datamodule: DataModule, maps: Callable[[list[Tensor]], list[Tensor]]

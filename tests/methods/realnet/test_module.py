@@ -180,6 +180,21 @@ def test_statistics_settle_on_the_whole_training_set(trained, datamodule):
     assert torch.equal(norm.running_var, variance)
 
 
+def test_statistics_are_settled_once_for_the_same_weights(trained, datamodule, monkeypatch):
+    passes = []
+    measured = type(trained)._measured
+    monkeypatch.setattr(type(trained), "_measured", lambda *a: passes.append(1) or measured(*a))
+    trained.finish(datamodule)
+    trained.refresh()
+    before = len(passes)
+    trained.refresh()
+    assert len(passes) == before
+    with torch.no_grad():
+        next(trained.detector.discriminator.parameters()).mul_(1.0)
+    trained.refresh()
+    assert len(passes) == before + 2  # residuals, then the discriminator
+
+
 @torch.no_grad()
 def test_the_discriminators_statistics_are_those_of_all_images(trained, datamodule):
     detector = trained.detector.eval()
