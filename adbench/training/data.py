@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from adbench.config.schema import DatasetKeys, Settings
 from adbench.data.changes import Change, DirtyBackground, Light
@@ -13,6 +12,7 @@ from adbench.data.depth import found_depth
 from adbench.data.sample import Sample
 from adbench.errors import UserError
 from adbench.methods.base import Requirements
+from adbench.methods.memory import free_memory
 from adbench.synthesis.foreground import otsu_foreground
 
 
@@ -115,20 +115,10 @@ def check_requirements(needs: Requirements, keys: Settings, samples: Sequence[Sa
     _check_memory(needs.memory_bytes)
 
 
-def available_memory() -> int | None:
-    """Return bytes of free memory; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if ":" in line}
-    return values.get("MemAvailable")
-
-
 def _check_memory(needed: int) -> None:
-    free = available_memory()
+    free = free_memory()
     if free is not None and needed > free:
         raise UserError(
-            f"the method's caches need about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
-            "free; lower dataset.image_size, dataset.limit or the method's max_memory"
+            f"this needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
+            "free; lower dataset.image_size, dataset.limit, or the method's widths and max_memory"
         )

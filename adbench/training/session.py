@@ -249,7 +249,6 @@ class _Session:
             fitted = fit(module, datamodule, self.config, self.keys, self.folder, seal, self.say)
         with self._timed("finish"):
             module.eval()
-            module.refresh()
             module.finish(datamodule.without_test())
             module.artefacts(self.folder.path)
             save_detector(module.detector, self.folder.path, self._pictures())
