@@ -9,12 +9,17 @@ from pathlib import Path
 from adbench.errors import UserError
 
 HELP = """usage: adbench info
+       adbench info experiment=NAME
 
-Versions, devices, and where configuration, data, weights, caches and outputs are looked for."""
+Versions, devices, and where configuration, data, weights, caches and outputs are looked for.
+With experiment=NAME: where that preset differs from its method's paper and from the authors' code,
+as the presets METHOD_paper and METHOD_code have them."""
 
 
 def run(words: Sequence[str]) -> int:
-    """Print what the installation sees."""
+    """Print what the installation sees, or how a preset differs from what was published."""
+    if len(words) == 1 and words[0].startswith("experiment="):
+        return _preset(words[0].partition("=")[2])
     if words:
         raise UserError(f"info takes no arguments, found '{words[0]}'")
     from adbench.cli.console import print_table
@@ -47,3 +52,37 @@ def _cache_size() -> str:
     from adbench.data.places import cache_limit
 
     return f"{cached_bytes() / 1e9:.2f} GB of {cache_limit() / 1e9:g} GB"
+
+
+def _preset(name: str) -> int:
+    """Print one line for each key in which a preset differs from a published one."""
+    from adbench.cli.console import print_table
+    from adbench.config.compose import compose_config
+    from adbench.config.locate import options
+    from adbench.runs.folder import relevant
+    from adbench.runs.identity import flat
+
+    own = compose_config("train", [f"experiment={name}"])
+    model = own["model"]["name"]
+    published = [f"{model}_{kind}" for kind in ("paper", "code")]
+    known = [preset for preset in published if preset in options("experiment")]
+    if not known:
+        raise UserError(f"{model} has no preset of its paper or code to compare {name} with")
+    found = {
+        preset: dict(flat(relevant(compose_config("train", [f"experiment={preset}"]))))
+        for preset in [name, *[each for each in known if each != name]]
+    }
+    keys = dict.fromkeys(key for values in found.values() for key in values)
+    rows = [
+        [key, *[_shown(values, key) for values in found.values()]]
+        for key in keys
+        if len({_shown(values, key) for values in found.values()}) > 1
+    ]
+    print_table(f"{name} beside what was published", ["key", *found], rows, plain=False)
+    return 0
+
+
+def _shown(values: dict[str, object], key: str) -> str:
+    from adbench.config.typed import shown
+
+    return shown(values[key], longest=34) if key in values else ""

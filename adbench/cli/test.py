@@ -15,11 +15,12 @@ from adbench.runs.files import WAY_OUT
 if TYPE_CHECKING:
     from adbench.runs.folder import RunFolder
 
-HELP = """usage: adbench test run=FOLDER [dataset.KEY=... metrics.KEY=... threads=N] [plain=true]
+HELP = """usage: adbench test run=FOLDER [dataset=NAME dataset.KEY=... metrics.KEY=...] [threads=N]
 
 Tests a finished run again. On its own data the figures repeat exactly (exit code 1 where they
-do not); with dataset.root=, dataset.category= or another key the results go to
-FOLDER/tests/DATASET-CATEGORY. Pictures without labels are scored and decided.
+do not); with dataset=, dataset.root=, dataset.category= or another key the results go to
+FOLDER/tests/DATASET-CATEGORY, with -SUBSET where dataset.options.subset= names one. Pictures
+without labels are scored and decided.
 
 Decisions are by the run's own threshold. threshold.false_alarm_rate=0.001 takes another one from
 the same held-out normals, threshold.calibrate=FOLDER one from a folder of normal pictures."""
@@ -40,12 +41,15 @@ def run(words: Sequence[str]) -> int:
     if "threads" in given:
         config["hardware"]["threads"] = given.pop("threads")
     threshold = {k.partition(".")[2]: given.pop(k) for k in list(given) if k.startswith("thresh")}
+    elsewhere = bool(given)
+    if "dataset" in given:
+        config["dataset"] = _dataset(config["dataset"], str(given.pop("dataset")))
     for key, value in given.items():
         _set(config, key, value)
     from_mapping(ThresholdKeys, threshold, "threshold")
     config["plain"] = plain
     settings(config)
-    return _tested(folder, config, threshold, elsewhere=bool(given), plain=plain)
+    return _tested(folder, config, threshold, elsewhere=elsewhere, plain=plain)
 
 
 def _check_stored(folder: RunFolder, config: dict[str, Any]) -> None:
@@ -97,9 +101,19 @@ def _given(words: Sequence[str]) -> dict[str, Any]:
         if key.split(".")[0] not in _TAKES:
             raise UserError(f"'{key}' is fixed by training; test takes {HELP.splitlines()[0][7:]}")
         given[key] = override.value()
-    if "dataset" in given:
-        raise UserError("another data set is named by its keys: dataset.root=, dataset.category=")
     return given
+
+
+# How a run brings pictures to its detector: kept whatever data set it is tested on.
+_OF_THE_RUN = ("category", "image_size", "fit", "bits", "corrupt_background", "multiclass")
+
+
+def _dataset(own: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return another data set's section with the run's category and way of reading pictures."""
+    from adbench.config.compose import compose_config
+
+    section = compose_config("train", [f"dataset={name}"])["dataset"]
+    return {**section, **{key: own[key] for key in _OF_THE_RUN if key in own}}
 
 
 def _set(config: dict[str, Any], key: str, value: Any) -> None:

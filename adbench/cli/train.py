@@ -91,7 +91,8 @@ def show_metrics(found: dict[str, dict[str, Any]], *, plain: bool) -> None:
         for name, figures in shown
     ]
     header = ["category", *[name for name, _, _ in METRIC_COLUMNS], *flavours]
-    print_table(f"protocol={first['protocol']}", header, rows, plain=plain)
+    told = "; ".join([f"protocol={first['protocol']}", *first.get("marks", [])])
+    print_table(told, header, rows, plain=plain)
     _show_kinds(found, plain=plain)
     _show_groups(found, plain=plain)
 

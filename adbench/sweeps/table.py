@@ -136,7 +136,7 @@ def _csv(entries: Sequence[Mapping[str, Any]]) -> str:
     keys = _keys(entries)
     writer = csv.writer(out, lineterminator="\n")
     names = _metrics(entries)
-    writer.writerow([*keys, "status", *names, "protocol", "seconds", "folder", "reason"])
+    writer.writerow([*keys, "status", *names, "protocol", "marks", "seconds", "folder", "reason"])
     for entry in entries:
         figures = entry.get("metrics", {})
         writer.writerow(
@@ -145,6 +145,7 @@ def _csv(entries: Sequence[Mapping[str, Any]]) -> str:
                 entry["status"],
                 *[_text(figures.get(name)) for name in names],
                 figures.get("protocol", ""),
+                figures.get("marks", ""),
                 entry.get("seconds", ""),
                 entry.get("folder") or "",
                 entry.get("reason") or "",
@@ -179,6 +180,8 @@ def _tables(entries: Sequence[Mapping[str, Any]]) -> str:
         text += f"\n{_MEAN_OF_MEANS}\n\n" + _over_categories(entries, keys)
     if "seed" in keys:
         text += "\nmean ± standard deviation over seeds\n\n" + _over_seeds(entries, keys)
+    told = dict.fromkeys(entry["metrics"].get("marks") for entry in entries if "metrics" in entry)
+    text += "".join(f"\n{line}\n" for line in told if line)
     failed = [entry for entry in entries if entry.get("reason")]
     text += "".join(f"\n{entry['values']}: {entry['reason']}\n" for entry in failed)
     return text
@@ -264,7 +267,8 @@ def _compared(stored: Sequence[Sequence[str]], grid: Sequence[Sequence[str]]) ->
 def _figures(folder: Path) -> dict[str, Any] | None:
     """Return the table's figures of a finished run; None where the folder holds none."""
     try:
-        if read_record(folder / "run.json").get("status") != "finished":
+        record = read_record(folder / "run.json")
+        if record.get("status") != "finished":
             return None
         document = read_record(folder / "metrics.json")
     except (UserError, OSError):
@@ -275,7 +279,16 @@ def _figures(folder: Path) -> dict[str, Any] | None:
         **figures,
         **{name: value for name, value in more.items() if value is not None},
         "protocol": document.get("protocol"),
+        "marks": "; ".join([*map(str, document.get("marks") or []), *_sources(record)]),
     }
+
+
+def _sources(record: Mapping[str, Any]) -> list[str]:
+    """Return what the synthetic anomalies were made of, as far as the run says."""
+    made_of = record.get("synthesis")
+    if not isinstance(made_of, Mapping):
+        return []
+    return [f"{name} {value}" for name, value in made_of.items()]
 
 
 def _at(document: Mapping[str, Any], keys: Sequence[str]) -> Any:

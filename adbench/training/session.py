@@ -243,8 +243,11 @@ class _Session:
             return None
         with self._timed("prepare"):
             module.prepare(datamodule.without_test())
-        made_of = getattr(getattr(module, "synthesis", None), "record", None)
-        self.folder.update(synthesis=dict(made_of or {}))
+        made_of = dict(getattr(getattr(module, "synthesis", None), "record", None) or {})
+        self.folder.update(synthesis=made_of)
+        if made_of:
+            told = ", ".join(f"{name} {value}" for name, value in made_of.items())
+            self.say(f"synthetic anomalies ({self.config['synthesis']['name']}): {told}")
         with self._timed("fit"):
             fitted = fit(module, datamodule, self.config, self.keys, self.folder, seal, self.say)
         with self._timed("finish"):

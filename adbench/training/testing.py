@@ -100,12 +100,23 @@ def tested(
     return {
         "schema": SCHEMA,
         "protocol": keys.protocol,
+        "marks": marks(keys),
         "epoch": None,
         "category": None,
         **found.metrics,
         "threshold": threshold_entry(threshold, found.scores, found.labels),
         "seconds": {name: round(value, 3) for name, value in found.seconds.items()},
     }
+
+
+def marks(keys: Settings) -> list[str]:
+    """Return what a reader of the figures must know beside the protocol."""
+    found = []
+    if keys.metrics.resolution == "working":
+        found.append("pixels judged at the working size")
+    if keys.metrics.pro_flavour is not None:
+        found.append(f"pro_{keys.metrics.pro_flavour} is that repository's PRO, not the definition")
+    return found
 
 
 def _digest(detector: Detector) -> str:
@@ -181,7 +192,9 @@ def repeated_test(
         stored = _asked_threshold(folder, detector, keys, stored, threshold)
     categories = sorted({sample.category for sample in samples})
     datamodule = build_datamodule(keys, samples, needs_training=False)
-    name = safe_name(f"{keys.dataset.name}-{'+'.join(categories)}"[:200], "tests/")
+    subset = keys.dataset.options.get("subset")
+    parts = [keys.dataset.name, "+".join(categories), *_named(subset)]
+    name = safe_name("-".join(parts)[:200], "tests/")
     target = confined(folder.path, "tests", name if elsewhere else "again")
     with locked(target):
         _say_known(folder, samples, elsewhere, say)
@@ -229,6 +242,13 @@ def folder_pictures(root: Path, category: str) -> list[Sample]:
     """
     layout = get_layout("pictures", name=category)
     return [s for each in layout.categories(root) for s in layout.read(root, each)]
+
+
+def _named(subset: Any) -> list[str]:
+    """Return what a folder of results is called by besides data set and category."""
+    if subset in (None, "all"):
+        return []
+    return [subset if isinstance(subset, str) else "+".join(map(str, subset))]
 
 
 def _own_samples(keys: Settings) -> list[Sample]:

@@ -149,3 +149,28 @@ def test_no_threshold_is_said_with_the_reason_that_is_true(here, original):
     words = toy(original / "data", "dataset.category=nut", "dataset.hold_out=0", "train.epochs=1")
     run = here("train", *words, check=0)
     assert "no threshold, no decisions: no normal image was held out" in run.err
+
+
+def test_a_run_is_tested_on_another_data_set_by_its_name(original, here, tmp_path):
+    root = tmp_path / "MAD-man"
+    for person in ("Person_1", "Person_2"):
+        for defect in ("good", "spot"):
+            source = original / "data/nut/test" / defect
+            shutil.copytree(source, root / person / "nut/test" / defect)
+        shutil.copytree(original / "data/nut/ground_truth", root / person / "nut/ground_truth")
+    run = original / "outputs/toy/mvtec/nut/x"
+    words = [f"run={run}", "dataset=mad_man", f"dataset.root={tmp_path}"]
+    more = [f"dataset.options.train_root={original / 'data'}"]
+    folders = set()
+    for subset in ("Person_1", "Person_2"):
+        done = here("test", *words, *more, f"dataset.options.subset={subset}", check=0)
+        folders.add(done.path.name)
+        assert metrics(done.path)["by_group"][subset]["pixel"]["auroc"] is not None
+    assert folders == {"mad_man-nut-Person_1", "mad_man-nut-Person_2"}
+
+
+def test_figures_by_another_convention_are_marked(original, here):
+    run = original / "outputs/toy/mvtec/nut/x"
+    done = here("test", f"run={run}", "metrics.resolution=working", check=0)
+    assert metrics(done.path)["marks"] == ["pixels judged at the working size"]
+    assert "pixels judged at the working size" in done.out
