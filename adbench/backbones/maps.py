@@ -1,4 +1,4 @@
-"""From a small score grid to a smooth full-size anomaly map."""
+"""From a picture to the working size, from a small score grid to a smooth full-size map."""
 
 from __future__ import annotations
 
@@ -36,6 +36,32 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=128)
+def working_picture(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return pictures [B, 3, H, W] at the working ``size`` (height, width), squashed.
+
+    The rule of ``adbench.data.fit``, by which training pictures are made: shrinking averages over
+    the covered area, growing is bilinear. A detector that is called with a full picture sees what
+    it would have seen of the same file in training, but for the rounding to 256 levels.
+    """
+    height, width = image.shape[-2], image.shape[-1]
+    if (height, width) == tuple(size):
+        return image
+    if height < size[0] or width < size[1]:
+        return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+    rows = _area_matrix(height, size[0], image)
+    columns = _area_matrix(width, size[1], image)
+    return rows @ image @ columns.mT
+
+
+def _area_matrix(length: int, target: int, like: Tensor) -> Tensor:
+    """Return [target, length]: the share of each place in the ``target`` equal parts of an axis."""
+    edge = torch.arange(target + 1, dtype=torch.float64, device=like.device) * (length / target)
+    place = torch.arange(length, dtype=torch.float64, device=like.device)
+    low = torch.maximum(edge[:-1, None], place[None])
+    high = torch.minimum(edge[1:, None], place[None] + 1)
+    return ((high - low).clamp_min(0) * (target / length)).to(like.dtype)
+
+
 def resize_matrix(length: int, target: int, *, aligned: bool = False) -> Tensor:
     """Return W [target, length] float64: ``W @ x`` is ``x`` [length] interpolated linearly.
 

@@ -6,7 +6,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from adbench.backbones.maps import resize_matrix, smooth_upsample
+from adbench.backbones.maps import resize_matrix, smooth_upsample, working_picture
+from adbench.data.fit import fitted
 
 
 @pytest.mark.parametrize("size", [(48, 48), (16, 20), (7, 90), (5, 6)])
@@ -47,3 +48,22 @@ def test_resize_matrix_is_the_interpolation_of_one_axis(length, target, aligned)
     torch.testing.assert_close(found, wanted[0, 0], atol=1e-14, rtol=0)
     rows = resize_matrix(length, target, aligned=aligned).sum(1)
     torch.testing.assert_close(rows, torch.ones_like(rows))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [
+        (320, 427, (256, 256)),
+        (64, 64, (64, 64)),
+        (33, 65, (32, 32)),
+        (50, 40, (64, 96)),
+        (50, 200, (64, 96)),
+        (7, 900, (5, 16)),
+    ],
+)
+def test_a_full_picture_becomes_what_training_made_of_its_file(height, width, size):
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    found = working_picture(image, size)[0].permute(1, 2, 0).numpy() * 255
+    assert np.abs(found - fitted(pixels, size)).max() <= 1.01  # rounded to 256 levels there
+    assert np.abs(found - fitted(pixels, size)).mean() < 0.3

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adbench.backbones.extractor import FeatureExtractor
-from adbench.backbones.maps import gaussian_blur
+from adbench.backbones.maps import gaussian_blur, working_picture
 from adbench.methods.base import Detector, Prediction
 from adbench.methods.dfr.autoencoder import PointwiseAutoencoder
 from adbench.methods.dfr.regions import regional_features, upsampled
@@ -78,9 +78,7 @@ class DfrDetector(Detector):
 
     def forward(self, image: Tensor) -> Prediction:
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        working = image
-        if size != self.image_size:
-            working = F.interpolate(image, size=self.image_size, mode="bilinear", antialias=True)
+        working = working_picture(image, self.image_size)
         x = self.regions(self.native_features(working))
         error = (self.autoencoder(x) - x).square().mean(1, keepdim=True)
         anomaly_map = upsampled(error, self.image_size)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adbench.backbones import FeatureExtractor
-from adbench.backbones.maps import smooth_upsample
+from adbench.backbones.maps import smooth_upsample, working_picture
 from adbench.methods.base import Detector, Prediction
 from adbench.methods.glass.aggregation import Aggregation, PatchFeatures, upsample
 from adbench.methods.glass.discriminator import SLOPE, Head
@@ -85,10 +85,7 @@ class GlassDetector(Detector):
     def forward(self, image: Tensor) -> Prediction:
         """Return the map, resized and smoothed (Eq. 9), and the image score (Sec. 3.5)."""
         size = (image.shape[-2], image.shape[-1])
-        if size != self.image_size:
-            image = F.interpolate(
-                image, self.image_size, mode="bilinear", align_corners=False, antialias=True
-            )
+        image = working_picture(image, self.image_size)
         grid = torch.sigmoid(self.logits(self.maps(image)))
         anomaly_map = smooth_upsample(grid, self.image_size, self.sigma)
         score = self._image_score(grid, anomaly_map)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adbench.backbones.extractor import FeatureExtractor
+from adbench.backbones.maps import working_picture
 from adbench.config.typed import from_mapping
 from adbench.methods.base import Detector, Prediction
 from adbench.methods.memory import built
@@ -129,12 +130,12 @@ class RealNetDetector(Detector):
         return Prediction(score, _resized(probability, image.shape[-2:]))
 
     def _image_logits(self, image: Tensor) -> Tensor:
-        features = self.features(_resized(image, self.image_size, antialias=True))
+        features = self.features(working_picture(image, self.image_size))
         return self.logits(features, self.reconstructed(features))
 
     def named_maps(self, image: Tensor) -> dict[str, Tensor]:
         """Return the mean residual of each block, [B, 1, H, W] each."""
-        features = self.features(_resized(image, self.image_size, antialias=True))
+        features = self.features(working_picture(image, self.image_size))
         maps = {}
         for number, (phi, g) in enumerate(zip(features, self.reconstructed(features), strict=True)):
             error = (phi - g).square().mean(1, keepdim=True)
@@ -142,7 +143,7 @@ class RealNetDetector(Detector):
         return maps
 
 
-def _resized(x: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:
+def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
     if x.shape[-2:] == torch.Size(size):
         return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", antialias=antialias)
+    return F.interpolate(x, size=tuple(size), mode="bilinear")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adbench.backbones.extractor import FeatureExtractor
+from adbench.backbones.maps import working_picture
 from adbench.config.typed import from_mapping
 from adbench.errors import UserError
 from adbench.methods.base import Detector, Prediction
@@ -203,9 +204,7 @@ class UlsadDetector(Detector):
         return weights.view(len(image), 1, *features.shape[-2:])
 
     def _working(self, image: Tensor) -> Tensor:
-        if image.shape[-2:] == torch.Size(self.image_size):
-            return image
-        return F.interpolate(image, size=self.image_size, mode="bilinear", antialias=True)
+        return working_picture(image, self.image_size)
 
 
 def _note_calibration(module: nn.Module, keys: Any) -> None:
