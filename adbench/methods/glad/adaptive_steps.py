@@ -352,10 +352,12 @@ def latent_difference(test: Tensor, walk: Tensor, top: int = 10) -> Tensor:
     return top_mean((test - walk).abs().mean(1), top)
 
 
-def fixed_steps(ddim: Ddim, predict: Predict, latent: Tensor, noise: Tensor) -> Tensor:
+def fixed_steps(
+    ddim: Ddim, predict: Predict, latent: Tensor, noise: Tensor, begin: Tensor | None = None
+) -> Tensor:
     """Return final latents of one walk from the first level to the end, the same for all."""
     rows = torch.arange(len(latent))
-    sample = ddim.noised(latent, ddim.times[0], noise)
+    sample = ddim.noised(latent, ddim.times[0], noise) if begin is None else begin
     for time in ddim.times:
         estimate = predict(sample, torch.full((len(latent),), time), rows)
         sample = ddim.after(ddim.clean(sample, time, estimate), time, estimate)

@@ -158,7 +158,8 @@ class GladDetector(Detector):
             self.cost = steps.cost
         elif self.keys.reconstruct == "fixed":
             noise = self._noise(image, latent)
-            latent = fixed_steps(self.ddim, self._predictor(image), latent, noise)
+            begin = self._begin(image, latent)
+            latent = fixed_steps(self.ddim, self._predictor(image), latent, noise, begin)
         with self._precision(image):
             made = self.diffusion.decode(latent).float().clamp(0, 1)
         return Reconstruction(made, decision)
