@@ -164,6 +164,6 @@ def built_diffusion(config: Mapping[str, Any]) -> LatentDiffusion:
         from adbench.diffusion.latent.scratch import ScratchDiffusion
 
         return ScratchDiffusion(**values)
-    from adbench.diffusion.latent.stable import StableDiffusion
+    from adbench.diffusion.latent.published import PublishedDiffusion
 
-    return StableDiffusion.rebuilt(**values)
+    return PublishedDiffusion(**values)

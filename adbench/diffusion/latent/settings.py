@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from adbench.config.typed import Count, NonNegative, Number, Positive, Rate, Share, Side, Within
+from adbench.config.typed import Count, NonNegative, Number, Rate, Share, Side, Within
 from adbench.errors import UserError
 
 GROUPS = 8  # of group normalisation: every width is a multiple
@@ -139,4 +139,3 @@ class StableDiffusionKeys:
     embeddings: str | None = None
     guidance: Annotated[float, Within(0, 100)] = 9.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    latent_scale: Positive | None = None

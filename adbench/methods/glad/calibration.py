@@ -108,12 +108,13 @@ def _smallest_seen(detector: GladDetector, images: Sequence[HeldOut]) -> float:
     seen: list[float] = []
     for batch in images:
         steps = detector.adaptive_steps(batch.damaged)
+        delta = steps.rules.delta
         compare = steps._compare
 
-        def noted(test: Tensor, walk: Tensor, compare: Any = compare) -> Any:
+        def noted(test: Tensor, walk: Tensor, compare: Any = compare, delta: float = delta) -> Any:
             found = compare(test, walk)
             near = latent_difference(test, walk)
-            seen.extend(near[found.score > detector.settled.delta].tolist())
+            seen.extend(near[found.score > delta].tolist())
             return found
 
         steps._compare = noted

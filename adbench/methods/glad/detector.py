@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -35,7 +36,7 @@ class Settled:
     """Constants that the keys leave open and held-out normals settle.
 
     Attributes:
-        delta: threshold of the adaptive step.
+        delta: threshold of the adaptive step; None: no image ever crosses it.
         restart: steps that its start lies above it.
         start: T of fixed steps.
         top: pixels of the score.
@@ -43,7 +44,7 @@ class Settled:
         gate: latent difference below which no defect was ever seen.
     """
 
-    delta: float = float("inf")
+    delta: float | None = None
     restart: int = 0
     start: int = 500
     top: int = 250
@@ -178,7 +179,7 @@ class GladDetector(Detector):
         """Return the adaptive steps for images [B, 3, H, W] at the working size."""
         keys = self.keys
         rules = Rules(
-            delta=self.settled.delta,
+            delta=math.inf if self.settled.delta is None else self.settled.delta,
             stop=keys.stop,
             search=keys.ads.search,
             restart=self.settled.restart,
