@@ -25,6 +25,7 @@ from adbench.methods.glad.adaptive_steps import (
     Rules,
     fixed_steps,
 )
+from adbench.methods.glad.dino import fit_backbone
 from adbench.methods.glad.maps import enlarged, pixel_difference, smoothed, top_mean
 from adbench.methods.glad.noise import drawn_noise
 from adbench.methods.glad.settings import GladKeys
@@ -108,6 +109,7 @@ class GladDetector(Detector):
             diffusion if isinstance(diffusion, LatentDiffusion) else built_diffusion(diffusion)
         )
         self.image_size = (int(image_size[0]), int(image_size[1]))
+        fit_backbone(built, self.image_size)
         self.keys = from_mapping(GladKeys, keys or {}, "model")
         self.seed = seed
         self.settled = Settled(**settled) if settled else Settled.of(self.keys)

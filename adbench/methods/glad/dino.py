@@ -38,10 +38,18 @@ def fit_positions(network: Any, size: tuple[int, int]) -> None:
     """
     embed = network.patch_embed
     grid = (size[0] // embed.patch_size[0], size[1] // embed.patch_size[1])
+    if tuple(embed.grid_size) == grid:
+        return
     with torch.no_grad():
         network.pos_embed = nn.Parameter(resized_positions(network.pos_embed, grid))
     embed.grid_size, embed.num_patches = grid, grid[0] * grid[1]
     embed.img_size = size
+
+
+def fit_backbone(backbone: Any, size: tuple[int, int]) -> None:
+    """Bring the positions of a DINO FeatureExtractor to images of ``size``; others stay."""
+    if backbone.config["name"].endswith(".dino"):
+        fit_positions(backbone.network.model, size)
 
 
 def tuning_loss(

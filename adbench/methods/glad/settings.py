@@ -31,7 +31,7 @@ class AtpKeys:
     Attributes:
         enabled: false trains the plain noise loss on normal images.
         sign: ``plus`` leads to the normal image; ``minus`` as printed doubles the defect.
-        mix: ``time`` shrinks the defect with the level (code) | ``off`` (paper).
+        mix: ``time`` shrinks the defect with the level (code) | ``none`` (paper).
         k_max: largest weight k_t of the defect in the target; None: as it comes.
         damaged: probability that a training image carries a synthetic defect.
         levels: noise levels 0..levels-1 are trained on.
@@ -39,7 +39,7 @@ class AtpKeys:
 
     enabled: bool = True
     sign: Literal["plus", "minus"] = "plus"
-    mix: Literal["time", "off"] = "time"
+    mix: Literal["time", "none"] = "time"
     k_max: Positive | None = None
     damaged: Share = 0.5
     levels: Annotated[int, Within(1, LEVELS)] = LEVELS

@@ -97,3 +97,24 @@ def test_noise_belongs_to_the_image():
     assert content_key(images[0]) == content_key(images[0] + 1e-6)
     shared = drawn_noise(images, (4, 2, 2), 7, "shared")
     assert torch.equal(shared[0], shared[2])
+
+
+def test_positions_are_resized_once_and_then_left_alone():
+    from adbench.backbones.extractor import FeatureExtractor
+    from adbench.methods.glad.dino import fit_positions, resized_positions
+
+    torch.manual_seed(0)
+    backbone = FeatureExtractor("vit_tiny_patch16_224.augreg_in21k", ["blocks.0"])
+    network = backbone.network.model
+    torch.nn.init.normal_(network.pos_embed)
+    wanted = resized_positions(network.pos_embed.data, (4, 4))
+    fit_positions(network, (64, 64))
+    assert torch.equal(network.pos_embed, wanted)
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = backbone(image)[0]
+    tokens = network.patch_embed((image - backbone.mean) / backbone.std)
+    tokens = tokens.flatten(1, 2) if tokens.dim() == 4 else tokens
+    whole = torch.cat((network.cls_token, tokens), 1) + wanted
+    assert torch.allclose(network.blocks[0](whole)[:, 1:].mT.unflatten(2, (4, 4)), found, atol=1e-5)
+    fit_positions(network, (64, 64))
+    assert torch.equal(network.pos_embed, wanted)

@@ -240,3 +240,23 @@ def test_the_defaults_of_yaml_and_record_agree():
     found, plain = asdict(from_mapping(GladKeys, own, "model")), asdict(GladKeys())
     for part in ("atp", "ads", "saff", "score"):
         assert found[part] == plain[part]
+
+
+@pytest.mark.parametrize("preset", ["glad_paper", "glad_code", "glad_gpu", "glad_cpu"])
+def test_presets_pass_the_door(preset):
+    found = settings(compose_config("train", [f"experiment={preset}"]))
+    assert found.protocol == ("paper" if preset == "glad_code" else "honest")
+
+
+@pytest.mark.parametrize("sweep", ["glad_table3", "glad_table4", "glad_atp", "glad_steps"])
+def test_every_row_of_a_sweep_passes_the_door(sweep):
+    from pathlib import Path
+
+    import yaml
+
+    from adbench.config.locate import conf_folder
+
+    document = yaml.safe_load((Path(conf_folder()) / "sweep" / f"{sweep}.yaml").read_text())
+    for row, overrides in document["rows"].items():
+        config = compose_config("train", ["experiment=glad_cpu", *overrides])
+        assert settings(config), row
