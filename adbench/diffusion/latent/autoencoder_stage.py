@@ -241,7 +241,12 @@ def _patches(datamodule: DataModule, synthesis: Damage | None, share: float, see
 
 @torch.no_grad()
 def measure_scale(model: ScratchDiffusion, datamodule: DataModule, device: torch.device) -> None:
-    """Set shift and scale so that training latents have mean 0 and deviation 1 per channel."""
+    """Set shift and scale so that training latents have mean 0 per channel and deviation 1 overall.
+
+    One scale for all channels: noise is then white in the picture too, and what varies most (a
+    patch's brightness) is lost last. With a scale for each channel the components of a patch PCA
+    drown together, and patches come back with brightnesses of their own.
+    """
     model.shift.zero_()
     model.scale.fill_(1)
     sums = torch.zeros(2, model.channels, dtype=torch.float64, device=device)
@@ -251,9 +256,9 @@ def measure_scale(model: ScratchDiffusion, datamodule: DataModule, device: torch
         sums += torch.stack((flat.sum(1), flat.square().sum(1)))
         count += flat.shape[1]
     mean, square = sums / count
-    deviation = (square - mean.square()).clamp_min(1e-12).sqrt()
+    deviation = (square - mean.square()).mean().clamp_min(1e-8).sqrt()
     model.shift.copy_(mean.float().view_as(model.shift))
-    model.scale.copy_((1 / deviation.clamp_min(1e-4)).float().view_as(model.scale))
+    model.scale.fill_(float(1 / deviation))
 
 
 def _latents(

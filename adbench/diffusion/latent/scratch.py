@@ -58,7 +58,8 @@ class ScratchDiffusion(NoiseNetwork):
         autoencoder, network, prediction, save_every: keys of conf/diffusion/scratch.yaml.
         classes: category names.
 
-    Latents are brought to mean 0 and deviation 1 per channel, as measured on the training images.
+    Latents are brought to mean 0 per channel and to deviation 1 by one factor for all channels, as
+    measured on the training images.
     """
 
     factor = FACTOR
@@ -90,7 +91,7 @@ class ScratchDiffusion(NoiseNetwork):
         self.size_multiple = FACTOR * self.keys.network.multiple
         self.network = small_unet(self.keys.network, self.channels, len(self.classes))
         self.register_buffer("shift", torch.zeros(1, self.channels, 1, 1))
-        self.register_buffer("scale", torch.ones(1, self.channels, 1, 1))
+        self.register_buffer("scale", torch.ones(()))
         self.autoencoder.requires_grad_(False)
 
     @property

@@ -28,6 +28,7 @@ from adbench.methods.glad.adaptive_steps import (
 from adbench.methods.glad.dino import fit_backbone
 from adbench.methods.glad.maps import enlarged, pixel_difference, smoothed, top_mean
 from adbench.methods.glad.noise import drawn_noise
+from adbench.methods.glad.object_mask import object_masks
 from adbench.methods.glad.settings import GladKeys
 from adbench.methods.glad.tokens import distance_map, summed_maps
 
@@ -240,7 +241,7 @@ class GladDetector(Detector):
 
     def anomaly_map(self, image: Tensor, made: Tensor) -> Tensor:
         """Return maps [B, 1, H, W] of images and their reconstructions at the working size."""
-        keys = self.keys.score
+        keys, shown = self.keys.score, image
         if keys.reference == "round_trip":
             image = self.diffusion.decode(self.diffusion.encode(image)).float().clamp(0, 1)
         layers = self.feature_maps(image, made)
@@ -248,7 +249,7 @@ class GladDetector(Detector):
         assert isinstance(total, Tensor)
         if keys.pixel > 0:
             total = total + self._pixel_term(image, made, layers)
-        return total
+        return total if keys.object == "none" else total * object_masks(shown, keys.object)
 
     def feature_maps(self, image: Tensor, made: Tensor) -> list[Tensor]:
         """Return distance maps of the layers, those of one size summed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -214,7 +215,11 @@ class GladModule(AnomalyModule):
         if not self.keys.calibrates:
             return
         if len(datamodule.val_samples) < ENOUGH:
-            print(f"note: constants are settled on {len(datamodule.val_samples)} images only")
+            warnings.warn(
+                f"constants are settled on {len(datamodule.val_samples)} held-out images only; "
+                "raise dataset.hold_out",
+                stacklevel=1,
+            )
         images = held_out_images(datamodule, self.synthesis, self.seed, self.device)
         settled, report = calibrated(self.detector, images)
         self._report = {"settled": settled, **report}

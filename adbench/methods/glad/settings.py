@@ -104,6 +104,8 @@ class ScoreKeys:
         pixel: weight v of the pixel difference.
         pixel_scale: ``held_out``: a constant of the held-out normals; ``batch``: maxima of the
             batch (code): scores then depend on the batch.
+        object: multiply maps by the object: the ``dark`` or ``bright`` side of Otsu's threshold,
+            widened (code: for some categories).
         chunk: tokens whose cosines are held at once.
     """
 
@@ -113,6 +115,7 @@ class ScoreKeys:
     top: Count | Auto = 250
     pixel: NonNegative = 0.0
     pixel_scale: Literal["held_out", "batch"] = "held_out"
+    object: Literal["none", "dark", "bright"] = "none"
     chunk: Annotated[int, Within(16, 1 << 20)] = 1024
 
 

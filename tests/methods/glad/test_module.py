@@ -39,7 +39,8 @@ def test_nothing_depends_on_the_batch(backbone, datamodule, tmp_path, images, se
     module = prepared(glad(backbone, ads={"search": search}), datamodule, tmp_path)
     detector = module.detector
     walk = differences(detector, images)
-    detector.settle(delta=float(walk.amax(1).median()))
+    largest = walk.amax(1).sort().values
+    detector.settle(delta=float(largest[2] + largest[3]) / 2)
     whole = detector(images)
     alone = [detector(image[None]) for image in images]
     order = torch.tensor([3, 0, 4, 1, 2])
