@@ -1,14 +1,15 @@
 """Times GLAD's savings against the forms as written, each pair in one run.
 
 python benchmarks/glad.py PART [--threads N]
-python benchmarks/glad.py inference|search|half --run FOLDER --images FOLDER [--count N]
+python benchmarks/glad.py inference|search|half|steps --run FOLDER --images FOLDER [--count N]
 
 PART: maps (upsampling, sum and blur as one product per axis) | tokens (running maximum of cosines
 in chunks, both directions) | latents (a training step from the bank against damaging and encoding
 anew) | prompts (keys and values once a prompt) | compaction (undecided images alone) | search
 (walk against last_first, bisect and the gate: passes, comparisons, seconds, other steps) |
 inference (seconds an image: network, autoencoder, features, rest) | half (bf16 with the rank
-correlation of maps). The last three need a trained run and a folder of pictures; pictures below a
+correlation of maps) | steps (chosen level against the size
+of planted defects). The last four need a trained run and a folder of pictures; pictures below a
 folder `good` count as normal.
 """
 
@@ -331,8 +332,43 @@ def correlation(first, second):
     return float(torch.corrcoef(torch.stack(ranks))[0, 1])
 
 
+def planted(image, radius, generator):
+    """Return images [N, 3, H, W] with a disc of another picture's colours, and its area."""
+    height, width = image.shape[-2:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    made = image.clone()
+    for number in range(len(image)):
+        y, x = (
+            torch.randint(s // 4, 3 * s // 4, (1,), generator=generator) for s in (height, width)
+        )
+        disc = (rows - y).square() + (columns - x).square() <= radius**2
+        noise = torch.rand(3, 16, 16, generator=generator)
+        source = F.interpolate(noise[None], (height, width), mode="bilinear")[0]
+        made[number] = torch.where(disc, 0.3 * image[number] + 0.7 * source, image[number])
+    return made
+
+
+@torch.inference_mode()
+def steps(detector, image, normal):
+    """Chosen level against the size of planted defects: rank correlation."""
+    generator = torch.Generator().manual_seed(0)
+    times, sizes = [], []
+    for radius in (0, 2, 4, 8, 16, 32, 64):
+        levels = []
+        for one in planted(image[normal], radius, generator).split(4):
+            decision = detector.reconstructed(one).decision
+            level = torch.tensor(detector.ddim.times)[decision.index]
+            levels.append(torch.where(decision.crossed, level, 0))
+        times.append(torch.cat(levels))
+        sizes.append(torch.full_like(times[-1], radius))
+        print(f"radius {radius} px: mean level {times[-1].float().mean():.0f}")
+    from scipy.stats import spearmanr
+
+    print(f"rank correlation {spearmanr(torch.cat(sizes), torch.cat(times)).statistic:.3f}")
+
+
 ALONE = {f.__name__: f for f in (maps, tokens, latents, prompts, compaction)}
-TRAINED = {f.__name__: f for f in (search, inference, half)}
+TRAINED = {f.__name__: f for f in (search, inference, half, steps)}
 
 
 def main():

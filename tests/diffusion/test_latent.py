@@ -76,6 +76,7 @@ def stages_of(model):
         features=features,
         synthesis=Squares(),
         seed=0,
+        size=(32, 32),
         device=torch.device("cpu"),
         check=lambda data: None,
     )

@@ -35,6 +35,7 @@ def autoencoder_stage(
     synthesis: Damage | None,
     *,
     seed: int,
+    size: tuple[int, int],
     device: torch.device,
     check: Callable[[Any], None],
 ) -> Stage:
@@ -61,6 +62,7 @@ def autoencoder_stage(
     config = {
         **asdict(model.keys.autoencoder),
         "seed": seed,
+        "size": list(size),
         "features": getattr(features, "record", None),
         "synthesis": _described(synthesis),
     }

@@ -119,14 +119,17 @@ class LatentDiffusion(nn.Module, ABC):
         features: Features | None,
         synthesis: Damage | None,
         seed: int,
+        size: tuple[int, int],
         device: torch.device,
         check: Callable[[Any], None],
     ) -> list[Stage]:
-        """Return what must be trained before the network; none for a published model.
+        """Return what must be trained before the network, on pictures of ``size``.
+
+        A published model needs nothing.
 
         ``check(datamodule)`` is called before anything is trained.
         """
-        del features, synthesis, seed, device, check
+        del features, synthesis, seed, size, device, check
         return []
 
     def restore(self, stages: Path) -> None:

@@ -124,12 +124,16 @@ class ScratchDiffusion(NoiseNetwork):
         features: Features | None,
         synthesis: Damage | None,
         seed: int,
+        size: tuple[int, int],
         device: torch.device,
         check: Callable[[Any], None],
     ) -> list[Stage]:
         from adbench.diffusion.latent.autoencoder_stage import autoencoder_stage
 
-        return [autoencoder_stage(self, features, synthesis, seed=seed, device=device, check=check)]
+        stage = autoencoder_stage(
+            self, features, synthesis, seed=seed, size=size, device=device, check=check
+        )
+        return [stage]
 
     def restore(self, stages: Path) -> None:
         """Take autoencoder and scale of the finished stage.

@@ -9,6 +9,7 @@ from adbench.config.typed import Count, NonNegative, Number, Rate, Share, Side, 
 from adbench.errors import UserError
 
 GROUPS = 8  # of group normalisation: every width is a multiple
+_MOST = 400_000_000  # weights of a network from scratch; four copies of it are held in training
 Channels = Annotated[int, Within(8, 1024)]
 
 
@@ -35,7 +36,7 @@ class AutoencoderKeys:
     widths: tuple[Channels, Channels] = (32, 64)
     blocks: Annotated[int, Within(1, 16)] = 2
     steps: Number = 2500
-    batch_size: Annotated[int, Within(1, 4096)] = 16
+    batch_size: Annotated[int, Within(1, 512)] = 16
     learning_rate: Rate = 1e-3
     crop: Side | None = 128
     damaged: Share = 0.5
@@ -64,7 +65,7 @@ class NetworkKeys:
     """
 
     widths: tuple[Channels, ...] = (64, 96, 128)
-    blocks: Annotated[int, Within(1, 8)] = 1
+    blocks: Annotated[int, Within(1, 6)] = 1
     attention: tuple[Annotated[int, Within(0, 7)], ...] = (2,)
     head: Annotated[int, Within(1, 256)] = 32
 
@@ -73,6 +74,11 @@ class NetworkKeys:
             raise UserError("diffusion.network.widths: one to six levels are possible")
         if any(width % GROUPS for width in self.widths):
             raise UserError(f"diffusion.network.widths={list(self.widths)}: multiples of {GROUPS}")
+        if self.weights > _MOST:
+            raise UserError(
+                f"diffusion.network: widths {list(self.widths)} with {self.blocks} blocks make "
+                f"about {self.weights / 1e6:.0f} million weights, {_MOST / 1e6:.0f} are allowed"
+            )
         for level in self.attention:
             if level >= len(self.widths):
                 raise UserError(
@@ -90,6 +96,11 @@ class NetworkKeys:
                 f"diffusion.network.head={self.head} does not divide the {self.widths[-1]} "
                 "channels of the middle block"
             )
+
+    @property
+    def weights(self) -> int:
+        """About how many weights: two 3 x 3 convolutions a block, wider ones on the way up."""
+        return sum(18 * width * width * (3 * self.blocks + 2) for width in self.widths)
 
     @property
     def multiple(self) -> int:

@@ -16,6 +16,7 @@ from adbench.backbones.extractor import FeatureExtractor
 from adbench.config.typed import from_mapping
 from adbench.diffusion.latent.base import LatentDiffusion, built_diffusion
 from adbench.diffusion.latent.ddim import Ddim
+from adbench.errors import UserError
 from adbench.methods.base import Detector, Prediction
 from adbench.methods.glad.adaptive_steps import (
     AdaptiveSteps,
@@ -112,6 +113,7 @@ class GladDetector(Detector):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         fit_backbone(built, self.image_size)
         self.keys = from_mapping(GladKeys, keys or {}, "model")
+        _check_layer(self.keys.ads.layer, len(built.channels))
         self.seed = seed
         self.settled = Settled(**settled) if settled else Settled.of(self.keys)
         self.cost = Cost()
@@ -294,6 +296,13 @@ def pixel_ratio(layers: Sequence[Tensor], pixel: Tensor, size: tuple[int, int]) 
     """Return largest value of the summed feature maps over that of the pixel maps."""
     summed = torch.stack([enlarged(maps, size) for maps in layers]).sum(0)
     return summed.amax() / pixel.amax().clamp_min(1e-12)
+
+
+def _check_layer(layer: int, count: int) -> None:
+    if not -count <= layer < count:
+        raise UserError(
+            f"model.ads.layer={layer}: the backbone reads {count} layers, -{count}..{count - 1}"
+        )
 
 
 def _resized(x: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:

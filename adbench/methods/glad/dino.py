@@ -37,7 +37,7 @@ def fit_positions(network: Any, size: tuple[int, int]) -> None:
     What it holds afterwards fits the grid, so that timm resamples nothing.
     """
     embed = network.patch_embed
-    grid = (size[0] // embed.patch_size[0], size[1] // embed.patch_size[1])
+    grid = (-(-size[0] // embed.patch_size[0]), -(-size[1] // embed.patch_size[1]))
     if tuple(embed.grid_size) == grid:
         return
     with torch.no_grad():

@@ -106,6 +106,7 @@ class GladModule(AnomalyModule):
             features=self.detector.backbone,
             synthesis=self.synthesis,
             seed=self.seed,
+            size=self.detector.image_size,
             device=self.device,
             check=self.check_data,
         )
@@ -114,8 +115,14 @@ class GladModule(AnomalyModule):
         """Refuse a run whose constants nothing could settle, before anything trains.
 
         Raises:
-            UserError: there is no held-out normal image.
+            UserError: there is no held-out normal image, or no synthesizer where composites are
+                needed to choose by.
         """
+        if self.keys.needs_composites and self.synthesis is None:
+            raise UserError(
+                "model.start, ads.restart, ads.gate or score.top is left to be chosen on held-out "
+                "images with synthetic defects: set synthesis=memseg, or give numbers"
+            )
         if self.keys.calibrates and not datamodule.val_samples:
             raise UserError(
                 "no held-out normal image to calibrate on: set dataset.hold_out=0.1, or give "
@@ -212,6 +219,11 @@ class GladModule(AnomalyModule):
     # After the fit
 
     def finish(self, datamodule: DataModule) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in self.diffusion.network.parameters()):
+            raise UserError(
+                "the network's weights are no longer finite: the training has diverged; lower "
+                "model.optimiser.learning_rate or model.optimiser.clip"
+            )
         if not self.keys.calibrates:
             return
         if len(datamodule.val_samples) < ENOUGH:

@@ -22,6 +22,7 @@ from adbench.errors import UserError
 Level = Annotated[int, Within(1, 999)]
 Auto = Literal["auto"]
 LEVELS = 1000
+_TOKENS = 1 << 18  # tokens whose cosines with 4096 others take 4 GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class ScoreKeys:
     pixel: NonNegative = 0.0
     pixel_scale: Literal["held_out", "batch"] = "held_out"
     object: Literal["none", "dark", "bright"] = "none"
-    chunk: Annotated[int, Within(16, 1 << 20)] = 1024
+    chunk: Annotated[int, Within(16, 16384)] = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ class GladKeys:
     begin: Literal["first", "start", "start_minus_1"] = "first"
     noise: Literal["image", "shared"] = "image"
     precision: Literal["float32", "bfloat16"] = "float32"
-    micro_batch: Annotated[int, Within(1, 4096)] = 8
+    micro_batch: Annotated[int, Within(1, 256)] = 8
     draw: Number = 8
     atp: AtpKeys = field(default_factory=AtpKeys)
     ads: AdsKeys = field(default_factory=AdsKeys)
@@ -193,6 +194,11 @@ class GladKeys:
     latents: LatentKeys = field(default_factory=LatentKeys)
 
     def __post_init__(self) -> None:
+        if self.micro_batch * self.score.chunk > _TOKENS:
+            raise UserError(
+                f"model.micro_batch={self.micro_batch} times model.score.chunk={self.score.chunk} "
+                f"exceeds {_TOKENS}: the cosines of so many tokens are held at once"
+            )
         if self.start == "auto":
             if self.reconstruct == "adaptive":
                 raise UserError("model.start=auto goes with model.reconstruct=fixed")
@@ -210,12 +216,21 @@ class GladKeys:
             )
 
     @property
+    def needs_composites(self) -> bool:
+        """Whether something is chosen on held-out images with synthetic defects."""
+        adaptive = self.reconstruct == "adaptive"
+        return (
+            (adaptive and (self.ads.restart == "auto" or self.ads.gate))
+            or (self.reconstruct == "fixed" and self.start == "auto")
+            or self.score.top == "auto"
+        )
+
+    @property
     def calibrates(self) -> bool:
         """Whether held-out normals settle a constant."""
         adaptive = self.reconstruct == "adaptive"
         return (
-            (adaptive and "auto" in (self.ads.delta, self.ads.restart))
-            or (self.reconstruct == "fixed" and self.start == "auto")
-            or self.score.top == "auto"
+            self.needs_composites
+            or (adaptive and self.ads.delta == "auto")
             or (self.score.pixel > 0 and self.score.pixel_scale == "held_out")
         )

@@ -203,6 +203,8 @@ def test_without_held_out_images_nothing_is_trained(backbone, datamodule, tmp_pa
         ("model.ads.quantile=1.5", r"model.ads.quantile=1.5: a number in \[0, 1\]"),
         ("model.score.top=0", "model.score.top=0"),
         ("model.saff.sharpness=0", "model.saff.sharpness=0"),
+        ("model.micro_batch=256 model.score.chunk=2048", "exceeds 262144"),
+        ("diffusion.network.widths=[1024,1024,1024] diffusion.network.blocks=6", "million weights"),
         ("diffusion.network.widths=[60]", "multiples of 8"),
         ("diffusion.network.attention=[5]", "there are 3 levels"),
         ("diffusion.network.head=48", "does not divide"),
@@ -211,10 +213,29 @@ def test_without_held_out_images_nothing_is_trained(backbone, datamodule, tmp_pa
     ],
 )
 def test_impossible_keys_are_one_line(override, message):
-    config = compose_config("train", ["model=glad", override])
+    config = compose_config("train", ["model=glad", *override.split()])
     with pytest.raises(UserError, match=message) as raised:
         settings(config)
     assert "\n" not in str(raised.value)
+
+
+def test_a_layer_that_the_backbone_lacks_is_refused(backbone):
+    with pytest.raises(UserError, match=r"model\.ads\.layer=2: the backbone reads 2 layers"):
+        glad(backbone, ads={"layer": 2})
+
+
+def test_choices_on_composites_need_a_synthesizer(backbone, datamodule):
+    module = glad(backbone, ads={"restart": "auto"}, atp={"enabled": False})
+    module.synthesis = None
+    with pytest.raises(UserError, match="set synthesis=memseg"):
+        module.check_data(datamodule)
+
+
+def test_a_diverged_training_says_so(backbone, datamodule, tmp_path):
+    module = prepared(glad(backbone), datamodule, tmp_path)
+    torch.nn.init.constant_(module.diffusion.network.conv_out.bias, float("nan"))
+    with pytest.raises(UserError, match="diverged"):
+        module.finish(datamodule)
 
 
 def test_a_model_without_diffusion_or_features_is_refused(backbone):
