@@ -241,8 +241,8 @@ def search(detector, image, normal):
             start, passes, comparisons = now(), 0, 0
             for one in some.split(4):
                 found = detector.reconstructed(one)
-                passes += detector.cost.passes
-                comparisons += detector.cost.comparisons
+                passes += found.cost.passes
+                comparisons += found.cost.comparisons
                 index.append(torch.where(found.decision.crossed, found.decision.index, -1))
                 maps_.append(detector.anomaly_map(one, found.image))
             taken = (now() - start) / max(1, len(some))

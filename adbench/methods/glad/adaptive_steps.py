@@ -31,6 +31,13 @@ class Difference(NamedTuple):
     map: Tensor
 
 
+class Sequences(NamedTuple):
+    """Along a walk, [B, steps] each: S, and the pooled difference of the latents themselves."""
+
+    score: Tensor
+    latent: Tensor
+
+
 Compare = Callable[[Tensor, Tensor], Difference]
 """(of the test image, of the walk), both [B, C, h, w]."""
 
@@ -172,8 +179,8 @@ class AdaptiveSteps:
         return walk
 
     def estimates(
-        self, sample: Tensor, noise: Tensor, time: int, rows: Tensor
-    ) -> tuple[Tensor, ...]:
+        self, sample: Tensor, noise: Tensor, time: int | Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return u and u-hat at one level: clean estimates of test image and walk (Eq. 2)."""
         walk = self.ddim.clean(sample, time, noise)
         noised = self.ddim.noised(self._latent[rows], time, self._noise[rows])
@@ -265,7 +272,7 @@ class AdaptiveSteps:
         sample = torch.stack([walk.sample[i][r] for i, r in zip(index, rows, strict=True)])
         noise = torch.stack([walk.noise[i][r] for i, r in zip(index, rows, strict=True)])
         time = torch.tensor(self.times)[index]
-        return self.compared(*self.estimates(sample, noise, time, rows))  # type: ignore[arg-type]
+        return self.compared(*self.estimates(sample, noise, time, rows))
 
     def _scanned(self, walk: Walk, rows: Tensor) -> Tensor:
         """Return the first step [n] at which each of ``rows`` differs; the last one does."""
@@ -332,15 +339,16 @@ class AdaptiveSteps:
             following[rows] += 1
         return sample
 
-    def differences(self, latent: Tensor, noise: Tensor) -> Tensor:
-        """Return S [B, steps] along the whole walk, without decisions, for the calibration."""
+    def differences(self, latent: Tensor, noise: Tensor) -> Sequences:
+        """Compare along the whole walk, without gate or decisions, for the calibration."""
         self._latent, self._noise, self._begin, self.first = latent, noise, None, 1
         walk, rows = self.walked(), torch.arange(len(latent))
-        found = [latent.new_zeros(len(latent))]
+        scores, near = [latent.new_zeros(len(latent))], [latent.new_zeros(len(latent))]
         for number in range(1, self.last + 1):
-            index = torch.full_like(rows, number)
-            found.append(self._difference(walk, index, rows).score)
-        return torch.stack(found, 1)
+            pair = self.estimates(walk.sample[number], walk.noise[number], self.times[number], rows)
+            scores.append(self._compare(*pair).score)
+            near.append(latent_difference(*pair))
+        return Sequences(torch.stack(scores, 1), torch.stack(near, 1))
 
 
 def _nothing(like: Tensor) -> Difference:

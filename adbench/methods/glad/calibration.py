@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adbench.methods.base import seeded_generator
-from adbench.methods.glad.adaptive_steps import latent_difference
+from adbench.methods.glad.adaptive_steps import Sequences
 from adbench.methods.glad.detector import GladDetector, pixel_ratio
 from adbench.methods.glad.maps import pixel_difference, top_mean
 from adbench.metrics import image_metrics, pixel_metrics
@@ -80,7 +80,7 @@ def calibrated(
 
 def _adaptive(detector: GladDetector, images: Sequence[HeldOut]) -> dict[str, Any]:
     keys = detector.keys.ads
-    normal = torch.cat([differences(detector, batch.normal) for batch in images])
+    normal = torch.cat([differences(detector, batch.normal).score for batch in images])
     if keys.delta == "auto":
         largest = normal.amax(1).double()
         detector.settle(delta=keys.margin * float(largest.quantile(keys.quantile)))
@@ -93,39 +93,21 @@ def _adaptive(detector: GladDetector, images: Sequence[HeldOut]) -> dict[str, An
     }
 
 
-def differences(detector: GladDetector, image: Tensor) -> Tensor:
-    """Return S [B, steps] of images at the working size along the walk, nothing decided."""
+def differences(detector: GladDetector, image: Tensor) -> Sequences:
+    """Compare images at the working size along the walk, nothing decided; [B, steps] each."""
     found = []
     for some in image.split(detector.keys.micro_batch):
         latent = detector.diffusion.encode(some).float()
-        noise = detector._noise(some, latent)
-        found.append(detector.adaptive_steps(some).differences(latent, noise))
-    return torch.cat(found)
+        found.append(detector.adaptive_steps(some).differences(latent, detector.noise(some)))
+    return Sequences(*(torch.cat(part) for part in zip(*found, strict=True)))
 
 
 def _smallest_seen(detector: GladDetector, images: Sequence[HeldOut]) -> float:
     """Return the smallest latent difference at which S > delta on damaged images; 0 if never."""
-    seen: list[float] = []
-    for batch in images:
-        steps = detector.adaptive_steps(batch.damaged)
-        delta = steps.rules.delta
-        compare = steps._compare
-
-        def noted(test: Tensor, walk: Tensor, compare: Any = compare, delta: float = delta) -> Any:
-            found = compare(test, walk)
-            near = latent_difference(test, walk)
-            seen.extend(near[found.score > delta].tolist())
-            return found
-
-        steps._compare = noted
-        steps.rules = type(steps.rules)(**{**_fields(steps.rules), "gate": 0.0})
-        latent = detector.diffusion.encode(batch.damaged).float()
-        steps.differences(latent, detector._noise(batch.damaged, latent))
-    return min(seen, default=0.0)
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
+    delta = detector.settled.delta or 0.0
+    found = [differences(detector, batch.damaged) for batch in images]
+    seen = torch.cat([walk.latent[walk.score > delta] for walk in found])
+    return float(seen.min()) if len(seen) else 0.0
 
 
 def _best(

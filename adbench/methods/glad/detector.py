@@ -72,11 +72,12 @@ class Reconstruction:
 
     Attributes:
         image: [B, 3, H, W] in 0..1.
-        decision: of the adaptive steps; None otherwise.
+        decision, cost: of the adaptive steps; None otherwise.
     """
 
     image: Tensor
-    decision: Decision | None
+    decision: Decision | None = None
+    cost: Cost | None = None
 
 
 class GladDetector(Detector):
@@ -116,7 +117,6 @@ class GladDetector(Detector):
         _check_layer(self.keys.ads.layer, len(built.channels))
         self.seed = seed
         self.settled = Settled(**settled) if settled else Settled.of(self.keys)
-        self.cost = Cost()
         count = len(self.diffusion.classes)
         self.register_buffer("centres", torch.zeros(count, sum(built.channels)))
         self.requires_grad_(False)
@@ -157,18 +157,17 @@ class GladDetector(Detector):
         """Return the normal counterpart of images [B, 3, H, W] at the working size."""
         with self._precision(image):
             latent = self.diffusion.encode(image).float()
-        decision = None
+        decision = cost = None
         if self.keys.reconstruct == "adaptive":
             steps = self.adaptive_steps(image)
-            latent, decision = steps(latent, self._noise(image, latent), self._begin(image, latent))
-            self.cost = steps.cost
+            latent, decision = steps(latent, self.noise(image), self._begin(image, latent))
+            cost = steps.cost
         elif self.keys.reconstruct == "fixed":
-            noise = self._noise(image, latent)
-            begin = self._begin(image, latent)
+            noise, begin = self.noise(image), self._begin(image, latent)
             latent = fixed_steps(self.ddim, self._predictor(image), latent, noise, begin)
         with self._precision(image):
             made = self.diffusion.decode(latent).float().clamp(0, 1)
-        return Reconstruction(made, decision)
+        return Reconstruction(made, decision, cost)
 
     @property
     def ddim(self) -> Ddim:
@@ -194,14 +193,17 @@ class GladDetector(Detector):
         )
         return AdaptiveSteps(self.ddim, self._predictor(image), self.compared, rules)
 
-    def _noise(self, image: Tensor, latent: Tensor) -> Tensor:
-        return drawn_noise(image, tuple(latent.shape[1:]), self.seed, self.keys.noise)
+    def noise(self, image: Tensor) -> Tensor:
+        """Return the noise of images [B, 3, H, W] at the working size, shaped as latents."""
+        sides = [side // self.diffusion.factor for side in image.shape[-2:]]
+        shape = (self.diffusion.channels, *sides)
+        return drawn_noise(image, shape, self.seed, self.keys.noise)
 
     def _begin(self, image: Tensor, latent: Tensor) -> Tensor | None:
         if self.keys.begin == "first":
             return None
         level = self.settled.start - (self.keys.begin == "start_minus_1")
-        return self.ddim.noised(latent, level, self._noise(image, latent))
+        return self.ddim.noised(latent, level, self.noise(image))
 
     def _predictor(self, image: Tensor) -> Any:
         """Return the noise estimator, the categories of ``image`` recognised once."""

@@ -38,7 +38,7 @@ def images():
 def test_nothing_depends_on_the_batch(backbone, datamodule, tmp_path, images, search):
     module = prepared(glad(backbone, ads={"search": search}), datamodule, tmp_path)
     detector = module.detector
-    walk = differences(detector, images)
+    walk = differences(detector, images).score
     largest = walk.amax(1).sort().values
     detector.settle(delta=float(largest[2] + largest[3]) / 2)
     whole = detector(images)
@@ -79,7 +79,7 @@ def test_the_calibrated_threshold_is_the_quantile_of_held_out_normals(
     images = held_out_images(datamodule, module.synthesis, 0, torch.device("cpu"))
     settled, report = calibrated(module.detector, images)
     with torch.no_grad():
-        largest = torch.cat([differences(module.detector, b.normal) for b in images]).amax(1)
+        largest = torch.cat([differences(module.detector, b.normal).score for b in images]).amax(1)
     assert settled["delta"] == pytest.approx(2 * float(largest.double().quantile(0.5)), rel=1e-5)
     assert len(report["differences_of_normals"]) == 4
 

@@ -170,7 +170,7 @@ def test_a_perfect_repair_shows_the_accumulated_defect():
     left = final - signal.sqrt() * normal  # the normal image and the rest of the noise
     assert left.abs().max() < 4 * (1 - signal).sqrt() * (noise.abs().max() + 10)
     steps = AdaptiveSteps(ddim, predict, compare_by(distance), Rules(math.inf, 350))
-    walk = steps.differences(damaged, noise)
+    walk = steps.differences(damaged, noise).score
     assert (walk.diff(dim=1) > 0).all()  # the distance of a perfect repair grows at every step
 
 
