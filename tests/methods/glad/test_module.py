@@ -270,7 +270,15 @@ def test_presets_pass_the_door(preset):
     assert found.protocol == ("paper" if preset == "glad_code" else "honest")
 
 
-@pytest.mark.parametrize("sweep", ["glad_table3", "glad_table4", "glad_atp", "glad_steps"])
+SWEEPS = {
+    **dict.fromkeys(("glad_table3", "glad_table4", "glad_atp", "glad_steps"), "glad_cpu"),
+    "glad_code_mvtec": "glad_code",
+    "glad_code_mpdd": "glad_code",
+    "glad_sd": "glad_gpu",
+}
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_row_of_a_sweep_passes_the_door(sweep):
     from pathlib import Path
 
@@ -280,5 +288,5 @@ def test_every_row_of_a_sweep_passes_the_door(sweep):
 
     document = yaml.safe_load((Path(conf_folder()) / "sweep" / f"{sweep}.yaml").read_text())
     for row, overrides in document["rows"].items():
-        config = compose_config("train", ["experiment=glad_cpu", *overrides])
+        config = compose_config("train", [f"experiment={SWEEPS[sweep]}", *overrides])
         assert settings(config), row
