@@ -81,7 +81,7 @@ def _called(kind: type[Any], arguments: Mapping[str, Any], section: str) -> Any:
 
 
 def weights_record(module: AnomalyModule) -> dict[str, Any]:
-    """Return name, source and sha256 of the backbone's weights, and a base model's, for run.json."""
+    """Return name, source and sha256 of the backbone's and a base model's weights for run.json."""
     backbone = getattr(module, "backbone", None) or getattr(module.detector, "backbone", None)
     record = getattr(backbone, "record", None)
     found = dict(record) if record else {}
