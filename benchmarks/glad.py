@@ -35,6 +35,7 @@ from adbench.diffusion.latent.ddim import Ddim
 from adbench.diffusion.latent.scratch import ScratchDiffusion
 from adbench.methods.base import load_detector
 from adbench.methods.glad.adaptive_steps import AdaptiveSteps, Rules
+from adbench.methods.glad.calibration import differences
 from adbench.methods.glad.latents import LatentPairs
 from adbench.methods.glad.maps import smoothed
 from adbench.methods.glad.tokens import nearest_distances
@@ -225,8 +226,16 @@ def read_pictures(folder, size, count):
 
 @torch.inference_mode()
 def search(detector, image, normal):
-    """Costs of each search, normal and anomalous images apart, beside the walk's decisions."""
-    reference = None
+    """Costs of each search, normal and anomalous images apart, beside the walk's decisions.
+
+    The gate is the smallest latent difference at which planted discs are seen.
+    """
+    reference, generator = None, torch.Generator().manual_seed(0)
+    discs = [planted(image[normal], radius, generator) for radius in (8, 32)]
+    walks = [differences(detector, some) for some in discs]
+    seen = [walk.latent[walk.score > detector.settled.delta] for walk in walks]
+    detector.settle(gate=float(torch.cat(seen).min()))
+    print(f"gate {detector.settled.gate:.4f}, delta {detector.settled.delta:.4f}")
     for name, gate in (
         ("sequential", False),
         ("last_first", False),
