@@ -25,7 +25,16 @@ def conf_folder() -> Path:
 
 
 # in the order in which help shows them
-GROUPS = ("model", "dataset", "synthesis", "backbone", "hardware", "experiment", "logger")
+GROUPS = (
+    "model",
+    "dataset",
+    "synthesis",
+    "diffusion",
+    "backbone",
+    "hardware",
+    "experiment",
+    "logger",
+)
 
 
 def options(group: str, extra: Path | None = None) -> list[str]:

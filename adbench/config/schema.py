@@ -213,25 +213,28 @@ class Settings:
 
 
 # what a method's constructor receives from the trainer, and what Hydra keeps for itself
-_GIVEN = ("backbone", "synthesis", "image_size", "seed", "datamodule")
+_GIVEN = ("backbone", "synthesis", "diffusion", "image_size", "seed", "datamodule")
 _OWN_OF_MODEL = ("_target_", "name", "layers")
 
 
 def settings(config: Mapping[str, Any]) -> Settings:
     """Return the checked settings of a resolved configuration.
 
-    Every key is checked here, those of model and synthesis included, before data is read, weights
-    are looked for or torch is imported (but for a third party's method, whose module is where its
-    keys are declared). Options of a layout are checked by the layout.
+    Every key is checked here, those of model, synthesis and diffusion included, before data is
+    read, weights are looked for or torch is imported (but for a third party's method, whose module
+    is where its keys are declared). Options of a layout are checked by the layout.
 
     Raises:
         UserError: a section or key is missing or unknown, or a value has the wrong type or range
             or contradicts another.
     """
-    own = {key: value for key, value in config.items() if key not in ("model", "synthesis")}
+    built = ("model", "synthesis", "diffusion")
+    own = {key: value for key, value in config.items() if key not in built}
     found = from_mapping(Settings, own, "")
     check_model(config.get("model"))
     check_synthesis(config.get("synthesis"), "synthesis")
+    if "diffusion" in config:  # run folders of old lack it
+        check_synthesis(config["diffusion"], "diffusion")
     return found
 
 
@@ -254,7 +257,7 @@ class ModelHead:
 
 
 def check_synthesis(section: Any, where: str) -> None:
-    """Raise UserError where a key of a synthesizer's section is not as its record declares."""
+    """Raise UserError where a key of such a section (or ``diffusion``) is not as declared."""
     if isinstance(section, Mapping) and section.get("_target_") is None:
         from_mapping(_NoSynthesis, section, where)
         return

@@ -115,7 +115,7 @@ def _hint(
     """Return the annotation of a key; None where nothing declares it."""
     if path[:2] == ["dataset", "options"] and len(path) > 2:
         return _by_value(base, path)
-    if path[0] in ("model", "synthesis") and len(path) > 1 and Settings in records:
+    if path[0] in ("model", "synthesis", "diffusion") and len(path) > 1 and Settings in records:
         section = base.get(path[0])
         target = section.get("_target_") if isinstance(section, Mapping) else None
         try:

@@ -88,15 +88,20 @@ def differences(stored: Mapping[str, Any], found: Fingerprint) -> list[str]:
     before = _tables(stored)
     if before is None:
         return ["the stored fingerprint of the data cannot be read"]
-    lines = []
+    known = {name for table in before.values() for name in table}
+    there = {name for table in found.splits.values() for name in table}
+    lines, moved = [], []
     for split in sorted({*before, *found.splits}):
         old, new = before.get(split, {}), found.splits.get(split, {})
+        moved += [name for name in new if name not in old and name in known]
         kinds = {
-            "added": [name for name in new if name not in old],
-            "removed": [name for name in old if name not in new],
+            "added": [name for name in new if name not in known],
+            "removed": [name for name in old if name not in there],
             "changed": [name for name in new if name in old and new[name] != old[name]],
         }
         lines += [_line(split, kind, sorted(names)) for kind, names in kinds.items() if names]
+    if moved:
+        lines.append(_line("splits", "now in another", sorted(moved)))
     return lines
 
 

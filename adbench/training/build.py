@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,16 @@ def build_synthesis(section: Mapping[str, Any] | None) -> Synthesizer | None:
     return _called(
         imported(section["_target_"], Synthesizer, "synthesis._target_"), keys, "synthesis"
     )
+
+
+def build_diffusion(section: Mapping[str, Any] | None) -> nn.Module | None:
+    """Return the latent diffusion model of the group's section; None for ``diffusion=none``."""
+    if not section or section.get("_target_") is None:
+        return None
+    keys = {k: v for k, v in section.items() if k not in ("_target_", "name")}
+    kind = imported(section["_target_"], nn.Module, "diffusion._target_")
+    model: nn.Module = _called(kind, keys, "diffusion")
+    return model
 
 
 def build_feature_extractor(config: Mapping[str, Any]) -> nn.Module | None:
@@ -61,6 +72,8 @@ def build_module(config: Mapping[str, Any], keys: Settings) -> AnomalyModule:
         "seed": keys.seed,
         **own,
     }
+    if "diffusion" in inspect.signature(kind).parameters:
+        arguments["diffusion"] = build_diffusion(config.get("diffusion"))
     module: AnomalyModule = _called(kind, arguments, "model")
     if module.requirements(1).uses_synthesis and synthesis is None:
         raise UserError(f"model={section['name']} trains on synthetic anomalies: set synthesis=las")
@@ -77,7 +90,9 @@ def _called(kind: type[Any], arguments: Mapping[str, Any], section: str) -> Any:
 
 
 def weights_record(module: AnomalyModule) -> dict[str, Any]:
-    """Return name, source and sha256 of the backbone's weights for run.json."""
+    """Return name, source and sha256 of the backbone's and a base model's weights for run.json."""
     backbone = getattr(module, "backbone", None) or getattr(module.detector, "backbone", None)
     record = getattr(backbone, "record", None)
-    return dict(record) if record else {}
+    found = dict(record) if record else {}
+    base = getattr(getattr(module, "diffusion", None), "record", None)
+    return {**found, "diffusion": base} if base else found

@@ -252,7 +252,15 @@ def _named(subset: Any) -> list[str]:
 
 
 def _own_samples(keys: Settings) -> list[Sample]:
-    return read_samples(keys.dataset, chosen_categories(keys.dataset))
+    """Return the run's own pictures.
+
+    Raises:
+        UserError: they are no longer where the run saw them.
+    """
+    try:
+        return read_samples(keys.dataset, chosen_categories(keys.dataset))
+    except UserError as error:
+        raise UserError(f"{error}; if the data has moved: dataset.root=FOLDER") from error
 
 
 def _say_known(

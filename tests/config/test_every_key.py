@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from tests.config import walk
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_key_refuses_what_it_cannot_mean_in_one_line_that_names_it():
     configs: dict[tuple[str, ...], dict] = {choices: config for choices, config, _ in walk.bases()}
     counts: Counter[str] = Counter()

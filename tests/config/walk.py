@@ -63,7 +63,7 @@ def nodes(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 def bases() -> Iterator[tuple[tuple[str, ...], dict[str, Any], str]]:
     """Yield (choices, configuration, section that is new in it)."""
     yield (), compose_config("train", []), ""
-    for group in ("model", "dataset", "synthesis", "backbone", "hardware", "logger"):
+    for group in ("model", "dataset", "synthesis", "diffusion", "backbone", "hardware", "logger"):
         section = "dataset.options." if group == "dataset" else f"{group}."
         for name in options(group):
             # a pool has no default: the walk over its keys begins with one

@@ -1,0 +1,1 @@
+"""Latent diffusion that GLAD and GAA share: autoencoders, base models, DDIM."""

@@ -1,0 +1,1 @@
+"""GLAD: reconstruction by a latent diffusion model with adaptive steps."""
