@@ -54,6 +54,7 @@ class Rules:
         saff: how both estimates are joined.
         second_pass: a network pass of its own for the noised test image.
         gate: pooled latent difference up to which nothing is decoded; 0 compares always.
+        end: level at or below which the clean estimate itself is the result; 0: walk to the end.
     """
 
     delta: float
@@ -63,6 +64,7 @@ class Rules:
     saff: SaffKeys = field(default_factory=SaffKeys)
     second_pass: bool = False
     gate: float = 0.0
+    end: int = 0
 
 
 @dataclass(slots=True)
@@ -331,12 +333,15 @@ class AdaptiveSteps:
             sample[back] = self.ddim.noised(
                 decision.clean[back], times[following[back]], decision.noise[back]
             )
+        ended = (times[index] <= self.rules.end) & (above == 0)
+        sample[ended], following[ended] = decision.clean[ended], len(times)
         while len(rows := (following < len(times)).nonzero().squeeze(1)):
             time = times[following[rows]]
             estimate = self.predicted(sample[rows], time, rows)
             clean = self.ddim.clean(sample[rows], time, estimate)
-            sample[rows] = self.ddim.after(clean, time, estimate)
-            following[rows] += 1
+            last = (time <= self.rules.end).to(clean.device).view(-1, 1, 1, 1)
+            sample[rows] = torch.where(last, clean, self.ddim.after(clean, time, estimate))
+            following[rows] = torch.where(time <= self.rules.end, len(times), following[rows] + 1)
         return sample
 
     def differences(self, latent: Tensor, noise: Tensor) -> Sequences:
@@ -361,12 +366,23 @@ def latent_difference(test: Tensor, walk: Tensor, top: int = 10) -> Tensor:
 
 
 def fixed_steps(
-    ddim: Ddim, predict: Predict, latent: Tensor, noise: Tensor, begin: Tensor | None = None
+    ddim: Ddim,
+    predict: Predict,
+    latent: Tensor,
+    noise: Tensor,
+    begin: Tensor | None = None,
+    end: int = 0,
 ) -> Tensor:
-    """Return final latents of one walk from the first level to the end, the same for all."""
+    """Return final latents of one walk from the first level to the end, the same for all.
+
+    With ``end`` the clean estimate of the first level at or below it.
+    """
     rows = torch.arange(len(latent))
     sample = ddim.noised(latent, ddim.times[0], noise) if begin is None else begin
     for time in ddim.times:
         estimate = predict(sample, torch.full((len(latent),), time), rows)
-        sample = ddim.after(ddim.clean(sample, time, estimate), time, estimate)
+        clean = ddim.clean(sample, time, estimate)
+        if time <= end:
+            return clean
+        sample = ddim.after(clean, time, estimate)
     return sample

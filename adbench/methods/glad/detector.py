@@ -165,7 +165,8 @@ class GladDetector(Detector):
             cost = steps.cost
         elif self.keys.reconstruct == "fixed":
             noise, begin = self.noise(image), self._begin(image, latent)
-            latent = fixed_steps(self.ddim, self._predictor(image), latent, noise, begin)
+            predict = self._predictor(image)
+            latent = fixed_steps(self.ddim, predict, latent, noise, begin, self.keys.end)
         with self._precision(image):
             made = self.diffusion.decode(latent).float().clamp(0, 1)
         return Reconstruction(made, decision, cost)
@@ -191,6 +192,7 @@ class GladDetector(Detector):
             saff=keys.saff,
             second_pass=keys.ads.second_pass,
             gate=self.settled.gate if keys.ads.gate else 0.0,
+            end=keys.end,
         )
         return AdaptiveSteps(self.ddim, self._predictor(image), self.compared, rules)
 

@@ -170,6 +170,8 @@ class GladKeys:
             held-out normals with synthetic defects.
         stop: t_min, below which an undecided image goes on from itself.
         steps: N, network passes from T to 0.
+        end: level at or below which the clean estimate is decoded as it is; 0: the walk is walked
+            to its end. A short training leaves grain in the last steps.
         begin: ``first``: noise of the first step's level | ``start``, ``start_minus_1``: of T or
             T - 1, above the first step (code).
         noise: ``image``: keyed by each image's content | ``shared``: one for all.
@@ -181,6 +183,7 @@ class GladKeys:
     start: Level | Auto = 750
     stop: Annotated[int, Within(2, 999)] = 350
     steps: Annotated[int, Within(1, 999)] = 25
+    end: Annotated[int, Within(0, 999)] = 0
     begin: Literal["first", "start", "start_minus_1"] = "first"
     noise: Literal["image", "shared"] = "image"
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -308,6 +308,26 @@ def test_a_start_above_the_chosen_step():
     assert passes[3] - passes[0] == min(3, chosen) + 1
 
 
+@pytest.mark.parametrize("search", ["sequential", "last_first"])
+def test_an_early_end_decodes_the_clean_estimate(search):
+    normal, damaged, noise = (drawn(2, 1, 3, 3, seed=i) for i in range(3))
+    damaged[1] = normal[1]
+    ddim = Ddim(SCHEDULE, 600, 20)
+    found = []
+    for end in (0, 200):
+        rules = Rules(0.5, 300, search, saff=SaffKeys("none"), end=end)
+        steps = AdaptiveSteps(ddim, perfect_repair(ddim, normal), compare_by(distance), rules)
+        final, decision = steps(damaged, noise)
+        found.append(steps.cost.passes)
+        assert decision.crossed.tolist() == [True, False]
+        if end:
+            assert torch.allclose(final, normal, atol=1e-8)  # no noise is left in it
+            fixed = fixed_steps(ddim, perfect_repair(ddim, normal), damaged, noise, end=end)
+            assert torch.allclose(fixed, normal, atol=1e-8)
+    levels = sum(time <= 200 for time in ddim.times)
+    assert found[0] - found[1] == 2 * (levels - 1)
+
+
 def test_the_gate_skips_what_is_near_and_changes_nothing_else():
     normal, damaged, noise = (drawn(2, 1, 3, 3, seed=i) for i in range(3))
     damaged[1] = normal[1] + 0.01 * noise[1]
