@@ -162,7 +162,7 @@ def converted(value: Any, hint: Any, where: str) -> Any:
         UserError: it does not fit; the message names the key, the value and what is expected.
     """
     origin = get_origin(hint)
-    if hint is Any:
+    if hint is Any or (hint is type(None) and value is None):
         return value
     if origin in (Union, types.UnionType):
         return _of_union(value, get_args(hint), where)
@@ -311,7 +311,13 @@ def expected(hint: Any) -> str:
     if origin is Annotated:
         hint, *notes = get_args(hint)
         bounds = next((note for note in notes if isinstance(note, Within)), bounds)
-    words = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
+    words = {
+        bool: "true or false",
+        str: "text",
+        type(None): "null",
+        int: "a whole number",
+        float: "a number",
+    }
     return bounds.told(words[hint]) if hint in (int, float) else words.get(hint, str(hint))
 
 
