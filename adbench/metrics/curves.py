@@ -119,8 +119,8 @@ def auroc(counts: Counts) -> float | None:
 
 
 def average_precision(counts: Counts) -> float | None:
-    """Return the step-wise area under the precision-recall curve; None without positives."""
-    if not counts.positives:
+    """Return the step-wise area under the precision-recall curve; None with one class only."""
+    if not counts.positives or not counts.negatives:
         return None
     true = counts.true_positives()
     precision = true / (true + counts.above + counts.equal)
@@ -130,9 +130,9 @@ def average_precision(counts: Counts) -> float | None:
 def f1_max(counts: Counts) -> tuple[float | None, float | None]:
     """Return the largest F1 and the lowest score >= which everything is called positive.
 
-    The maximum lies at a positive's score; (None, None) without positives.
+    The maximum lies at a positive's score; (None, None) with one class only.
     """
-    if not counts.positives:
+    if not counts.positives or not counts.negatives:
         return None, None
     true = counts.true_positives()
     f1 = 2 * true / (counts.positives + true + counts.above + counts.equal)

@@ -81,15 +81,13 @@ class ScoreHistogram:
         names = ("auroc", "ap", "f1max", "f1max_threshold", *limits)
         found: dict[str, float | None] = dict.fromkeys(names)
         bounds: Bounds = {}
-        if not self.positives:
+        if not self.positives or not self.negatives:
             return found, bounds
         tp0, fp0 = np.cumsum(p) - p, np.cumsum(n) - n
         found["ap"], bounds["ap"] = _average_precision(n, p, tp0, fp0)
         best, f1, f1_bounds = _f1(n, p, tp0, fp0)
         found["f1max"], bounds["f1max"] = f1, f1_bounds
         found["f1max_threshold"] = value_of(int(used[best]), self.bits)
-        if not self.negatives:
-            return found, bounds
         found["auroc"], bounds["auroc"] = _auroc(n, p, tp0)
         for name, limit in limits.items():
             found[name], bounds[name] = self._aupro(used, fp0, n, limit)

@@ -50,7 +50,7 @@ def image_metrics(
     if not positive.any():
         why |= dict.fromkeys(("auroc", "ap", "f1max"), NO_DEFECT)
     elif positive.all():
-        why["auroc"] = NO_GOOD
+        why |= dict.fromkeys(("auroc", "ap", "f1max"), NO_GOOD)
     return {
         "auroc": auroc(counts),
         "ap": average_precision(counts),

@@ -183,7 +183,7 @@ class PixelMetrics:
         if not positives:
             why |= dict.fromkeys(("auroc", "ap", "f1max", *names), "no defect pixel")
         elif not negatives:
-            why |= dict.fromkeys(("auroc", *names), "no normal pixel")
+            why |= dict.fromkeys(("auroc", "ap", "f1max", *names), "no normal pixel")
         missing = sum(n for g, n in self._excluded.items() if groups is None or g in groups)
         if missing:
             why["excluded"] = f"{missing} defective images without a mask count in no pixel metric"
