@@ -290,3 +290,14 @@ def test_every_row_of_a_sweep_passes_the_door(sweep):
     for row, overrides in document["rows"].items():
         config = compose_config("train", [f"experiment={SWEEPS[sweep]}", *overrides])
         assert settings(config), row
+
+
+def test_methods_without_a_diffusion_model_pass_the_door_as_before():
+    from adbench.config.locate import options
+
+    for model in options("model"):
+        config = compose_config("train", [f"model={model}"])
+        assert settings(config), model
+        assert config["diffusion"]["name"] == ("scratch" if model == "glad" else "none")
+    config = compose_config("train", ["model=dfr"])
+    assert settings({key: value for key, value in config.items() if key != "diffusion"})
