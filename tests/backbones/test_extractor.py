@@ -164,7 +164,7 @@ def test_without_cache_and_hub_the_ways_out_are_told(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError) as raised:
         build_backbone("resnet18.tv_in1k", ["layer1"])
-    for way in ("weights=PATH", "network", "backbone=bundled", "experiment=MODEL_cpu", "=random"):
+    for way in ("weights=PATH", "network", "backbone=bundled", "=random"):
         assert way in str(raised.value)
 
 
