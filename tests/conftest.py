@@ -33,3 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared() -> Path:
     """The shared folder: judges, photographs, weights. Mark the test ``shared``."""
     return SHARED
+
+
+@pytest.fixture
+def here(monkeypatch, capfd, tmp_path):
+    """The command line in this process, in an empty current folder."""
+    from tests.e2e.verbs import REPOSITORY, Here
+
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return Here(monkeypatch, capfd, folder)

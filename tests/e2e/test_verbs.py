@@ -15,28 +15,13 @@ import pytest
 import yaml
 
 from tests.data import trees
+from tests.e2e.verbs import REPOSITORY, TOY, metrics
+from tests.e2e.verbs import process as adbench
 
-REPOSITORY = Path(__file__).parents[2]
 FILES = (
     "config.yaml overrides.yaml run.json metrics.json history.csv predictions.csv "
     "detector.safetensors detector.yaml threshold.json scores.png log.txt"
 ).split()
-TOY = ["--config-dir", str(REPOSITORY / "tests" / "toy" / "conf")]
-
-
-def adbench(*words, cwd, check=None, timeout=240, **environment):
-    """Run the command line as a user does."""
-    run = subprocess.run(
-        [sys.executable, "-m", "adbench", *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
-    )
-    if check is not None:
-        assert run.returncode == check, run.stdout + run.stderr
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +53,6 @@ def toy(data, *more):
 
 def last_line(run):
     return Path(run.stdout.strip().splitlines()[-1])
-
-
-def metrics(folder):
-    document = json.loads((folder / "metrics.json").read_text())
-    document.pop("seconds")
-    return document
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,13 @@ import pytest
 
 from adbench.errors import UserError
 from adbench.training.seal import sealed
-from tests.e2e.verbs import Here, tiny_data, toy
+from tests.e2e.verbs import tiny_data, toy
 from tests.toy.method import OPENINGS
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return tiny_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def here(monkeypatch, capfd, tmp_path):
-    return Here(monkeypatch, capfd, tmp_path)
 
 
 @pytest.mark.parametrize("silent", [False, True])
