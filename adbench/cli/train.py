@@ -12,6 +12,7 @@ from adbench.cli.console import METRIC_COLUMNS, figure, metric_row, print_table,
 from adbench.cli.help import group_help
 from adbench.config.schema import settings
 from adbench.data.opening import chosen_categories
+from adbench.errors import UserError
 from adbench.runs.summary import mean_metrics, read_metrics, write_summary
 from adbench.training.hardware import check_hardware
 
@@ -48,6 +49,8 @@ def run(words: Sequence[str]) -> int:
 
     config = compose_config("train", arguments.overrides, arguments.config_dir)
     keys = settings(config)
+    if keys.threshold.calibrate is not None:
+        raise UserError("threshold.calibrate= is for adbench test: training takes held-out normals")
     check_hardware(keys.hardware)  # all of this is told before torch is imported
     if keys.backbone.name is not None and keys.backbone.weights not in (None, "random"):
         regular_file(keys.backbone.weights, "backbone.weights")

@@ -145,6 +145,11 @@ def test_pictures_of_one_stem_keep_apart(here, tmp_path):
     assert len(list((run / "images").glob("*.png"))) == predictions
 
 
+def test_training_does_not_take_a_folder_to_calibrate_on_in_silence(here, original):
+    words = toy(original / "data", "dataset.category=nut", "threshold.calibrate=somewhere")
+    assert "is for adbench test" in here("train", *words, check=2).told
+
+
 def test_no_threshold_is_said_with_the_reason_that_is_true(here, original):
     words = toy(original / "data", "dataset.category=nut", "dataset.hold_out=0", "train.epochs=1")
     run = here("train", *words, check=0)
