@@ -35,7 +35,6 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     return smooth_upsample(maps, (maps.shape[-2], maps.shape[-1]), sigma)
 
 
-@lru_cache(maxsize=128)
 def working_picture(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Return pictures [B, 3, H, W] at the working ``size`` (height, width), squashed.
 
@@ -54,16 +53,25 @@ def working_picture(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _area_matrix(length: int, target: int, like: Tensor) -> Tensor:
+    return _on_device(_area_matrix_float64(int(length), int(target)), like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _area_matrix_float64(length: int, target: int) -> Tensor:
     """Return [target, length]: the share of each place in the ``target`` equal parts of an axis."""
-    edge = torch.arange(target + 1, dtype=torch.float64, device=like.device) * (length / target)
-    place = torch.arange(length, dtype=torch.float64, device=like.device)
-    low = torch.maximum(edge[:-1, None], place[None])
-    high = torch.minimum(edge[1:, None], place[None] + 1)
-    return ((high - low).clamp_min(0) * (target / length)).to(like.dtype)
+    with torch.inference_mode(False), torch.no_grad():  # kept beyond the call
+        edge = torch.arange(target + 1, dtype=torch.float64) * (length / target)
+        place = torch.arange(length, dtype=torch.float64)
+        low = torch.maximum(edge[:-1, None], place[None])
+        high = torch.minimum(edge[1:, None], place[None] + 1)
+        return (high - low).clamp_min(0) * (target / length)
 
 
+@lru_cache(maxsize=128)
 def resize_matrix(length: int, target: int, *, aligned: bool = False) -> Tensor:
     """Return W [target, length] float64: ``W @ x`` is ``x`` [length] interpolated linearly.
+
+    The returned tensor is shared between calls: do not write to it.
 
     Args:
         aligned: the first and last points coincide (``align_corners``); else pixels are areas.
@@ -74,6 +82,12 @@ def resize_matrix(length: int, target: int, *, aligned: bool = False) -> Tensor:
         return resized[:, 0].mT.contiguous()
 
 
+def resize_matrix_like(length: int, target: int, like: Tensor, *, aligned: bool) -> Tensor:
+    """Return ``resize_matrix`` in the type and on the device of ``like``, made once for each."""
+    matrix = resize_matrix(int(length), int(target), aligned=aligned)
+    return _on_device(matrix, like.dtype, like.device)
+
+
 def _axis_matrix(length: int, target: int, sigma: float, like: Tensor) -> Tensor:
     matrix = _axis_matrix_float64(int(length), int(target), float(sigma))
     return _on_device(matrix, like.dtype, like.device)
@@ -81,7 +95,8 @@ def _axis_matrix(length: int, target: int, sigma: float, like: Tensor) -> Tensor
 
 @lru_cache(maxsize=64)
 def _on_device(matrix: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return matrix.to(device=device, dtype=dtype)
+    with torch.inference_mode(False), torch.no_grad():  # kept beyond the call
+        return matrix.to(device=device, dtype=dtype)
 
 
 @lru_cache(maxsize=64)

@@ -60,6 +60,43 @@ def training_loss(
     return total + guide, terms, guide.detach()
 
 
+def trained_parameters(network: AdmNetwork, model: SdasModel) -> list[torch.nn.Parameter]:
+    """Return what is trained: the live network and the classifier where there is one."""
+    return [*network.parameters(), *(model.classifier.parameters() if model.classifier else [])]
+
+
+def leave_gradient(
+    network: AdmNetwork,
+    model: SdasModel,
+    image: Tensor,
+    label: Tensor,
+    gamma: float,
+    generator: torch.Generator,
+    *,
+    micro_batch: int = 0,
+    backward: Callable[[Tensor], None] = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Leave the batch's mean gradient in the parameters; return the batch's mean losses.
+
+    Micro-batches weigh by their size: the gradient is a mean, not a sum, whatever their number.
+
+    Args:
+        image: [B, 3, H, W] in 0..1 at any size; the model's is made here.
+        micro_batch: images that pass at a time; 0: all.
+        backward: leaves the gradient of a loss in the parameters.
+    """
+    image = resized(image, model.size)
+    size = micro_batch or len(image)
+    sums = torch.zeros(4, device=image.device)
+    for some, names in zip(image.split(size), label.split(size), strict=True):
+        share = len(some) / len(image)
+        loss, terms, guide = training_loss(network, model, some, names, gamma, generator)
+        backward(loss * share)
+        parts = [loss.detach(), terms.mse.detach().mean(), terms.vb.detach().mean(), guide]
+        sums += share * torch.stack(parts)
+    return dict(zip(("loss", "mse", "vb", "classifier"), sums, strict=True))
+
+
 def new_model(keys: FitKeys, classes: list[str], seed: int) -> tuple[SdasModel, AdmNetwork]:
     """Return an untrained model (its network the average) and the network to train."""
     with torch.random.fork_rng(devices=[]):
@@ -91,8 +128,7 @@ def fit_model(
     classes = sorted({sample.category for sample in datamodule.train_samples})
     model, live = new_model(keys, classes, seed)
     model, live = model.to(device), live.to(device)
-    trained = [*live.parameters()]
-    trained += list(model.classifier.parameters()) if model.classifier else []
+    trained = trained_parameters(live, model)
     optimizer = torch.optim.Adam(trained, lr=keys.learning_rate)
     file = scratch / "sdas.ckpt"
     done = _restored(file, model, live, optimizer)
@@ -100,16 +136,14 @@ def fit_model(
     for step in range(done, keys.steps):
         generator = torch.Generator(device).manual_seed(_step_seed(seed, step))
         image, label = _batch(datamodule, model, keys.batch_size, seed, step, device)
-        loss, terms, _ = training_loss(live, model, image, label, keys.gamma, generator)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        parts = leave_gradient(live, model, image, label, keys.gamma, generator)
         torch.nn.utils.clip_grad_norm_(trained, keys.clip)
         optimizer.step()
         update_average(model.network, live, keys.decay, step + 1)
         if (step + 1) % keys.save_every == 0:
             _save(file, model, live, optimizer, step + 1)
-            mse = terms.mse.mean().item()
-            say(f"sdas: step {step + 1} of {keys.steps}, mse {mse:.4f}")
+            say(f"sdas: step {step + 1} of {keys.steps}, mse {parts['mse'].item():.4f}")
     return model.eval()
 
 
@@ -124,7 +158,7 @@ def _batch(
     chosen = np.random.default_rng([seed, step]).integers(0, len(samples), count)
     image = datamodule.train_images(torch.from_numpy(chosen)).to(device)
     label = model.labels([samples[i].category for i in chosen]).to(device)
-    return resized(image, model.size), label
+    return image, label
 
 
 def _save(

@@ -67,3 +67,10 @@ def test_a_full_picture_becomes_what_training_made_of_its_file(height, width, si
     found = working_picture(image, size)[0].permute(1, 2, 0).numpy() * 255
     assert np.abs(found - fitted(pixels, size)).max() <= 1.01  # rounded to 256 levels there
     assert np.abs(found - fitted(pixels, size)).mean() < 0.3
+
+
+def test_a_picture_is_looked_at_anew_each_time():
+    image = torch.rand(1, 3, 40, 40)
+    first = working_picture(image, (16, 16))
+    image.mul_(0.5)
+    assert torch.allclose(working_picture(image, (16, 16)), first * 0.5)

@@ -26,7 +26,8 @@ def sdas_run(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     write_config(folder, {"name": "sdas", "_target_": "adbench.methods.sdas.module.SdasModule"})
-    save_detector(SdasDetector({"network": TINY, "classes": ["a"], "size": [16, 16]}), folder)
+    model = {"network": TINY, "classes": ["a"], "size": [16, 16]}
+    save_detector(SdasDetector(model, image_size=[32, 32]), folder)
     return folder
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.backbones.maps import resize_matrix, resize_matrix_like
+
 
 def regional_features(
     maps: Sequence[Tensor], size: tuple[int, int], patch: int = 4, stride: int = 4
@@ -35,23 +37,14 @@ def regional_features(
 @lru_cache(maxsize=64)
 def _axis_matrix(length: int, side: int, patch: int, stride: int) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():
-        unit = torch.eye(length, dtype=torch.float64)[:, None, :]
-        resized = F.interpolate(unit, size=side, mode="linear", align_corners=True)
+        resized = resize_matrix(length, side, aligned=True).mT[:, None, :]
         padding = (patch - stride) // 2
         padded = F.pad(resized, (padding, padding), mode="replicate") if padding else resized
         return F.avg_pool1d(padded, patch, stride)[:, 0].mT.contiguous()
 
 
-@lru_cache(maxsize=16)
-def _resize_matrix(length: int, side: int) -> Tensor:
-    with torch.inference_mode(False), torch.no_grad():
-        unit = torch.eye(length, dtype=torch.float64)[:, None, :]
-        resized = F.interpolate(unit, size=side, mode="linear", align_corners=True)
-        return resized[:, 0].mT.contiguous()
-
-
 def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Return maps [B, 1, h, w] brought to ``size`` bilinearly, corners aligned."""
-    rows = _resize_matrix(int(maps.shape[-2]), size[0]).to(maps)
-    columns = _resize_matrix(int(maps.shape[-1]), size[1]).to(maps)
+    rows = resize_matrix_like(maps.shape[-2], size[0], maps, aligned=True)
+    columns = resize_matrix_like(maps.shape[-1], size[1], maps, aligned=True)
     return rows @ (maps @ columns.mT)

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adbench.backbones.maps import resize_matrix_like
 from adbench.methods.realnet.blocks import upsampled
 
 EPS = 1e-5
 
 
-@lru_cache(maxsize=64)
-def _weights(size: int, target: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # kept beyond the call, also for passes with gradients
-        eye = torch.eye(size, dtype=torch.float64)[None]
-        line = torch.nn.functional.interpolate(eye, target, mode="linear", align_corners=True)
-        return line[0].T.contiguous().to(device, dtype)
-
-
 def interpolation(size: int, target: int, like: Tensor) -> Tensor:
     """Return W [target, size]: W @ x is the linear aligned-corners upsampling of x [size]."""
-    return _weights(size, target, like.device, like.dtype)
+    return resize_matrix_like(size, target, like, aligned=True)
 
 
 def enlarged(rows: Tensor, size: Sequence[int]) -> Tensor:

@@ -89,7 +89,7 @@ class ScoreKeys:
 
 @dataclass(frozen=True, slots=True)
 class CacheKeys:
-    """Cached features of normal images: number format and bytes allowed (0: no cache)."""
+    """Cached features of normal images: number format and bytes in memory (0: no cache)."""
 
     dtype: Literal["float32", "float16"] = "float32"
     max_memory: Bytes = 2 << 30

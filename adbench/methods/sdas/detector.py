@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.backbones.maps import working_picture
 from adbench.config.typed import from_mapping
 from adbench.diffusion.fitting import resized
 from adbench.diffusion.model import SdasModel
@@ -33,17 +34,25 @@ class SdasDetector(Detector):
         model: keyword arguments of SdasModel.
         score: keys of ScoreKeys.
         seed: fixes the noise, the same for every image.
+        image_size: (height, width) of the pictures that the model was trained on before they
+            were brought to its own size; full pictures take the same way.
     """
 
     noise: Tensor
 
     def __init__(
-        self, model: Mapping[str, Any], score: Mapping[str, Any] | None = None, seed: int = 0
+        self,
+        model: Mapping[str, Any],
+        score: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        *,
+        image_size: Sequence[int],
     ) -> None:
         super().__init__()
         self.model = built(lambda: SdasModel(**model), "the diffusion model", NETWORK_KEYS)
         self.score_keys = from_mapping(ScoreKeys, score or {}, "model.score")
         self.seed = seed
+        self.image_size = (int(image_size[0]), int(image_size[1]))
         count = len(self.score_keys.timesteps)
         pixels = self.model.size[0] * self.model.size[1]
         refuse_beyond(12 * count * pixels, "the noise of all levels", "model.score.timesteps")
@@ -54,8 +63,12 @@ class SdasDetector(Detector):
     @property
     def config(self) -> dict[str, Any]:  # type: ignore[override]
         """Plain keyword arguments that rebuild the architecture, as trained so far."""
-        score = plain_values(self.score_keys)
-        return {"model": self.model.config, "score": score, "seed": self.seed}
+        return {
+            "model": self.model.config,
+            "score": plain_values(self.score_keys),
+            "seed": self.seed,
+            "image_size": list(self.image_size),
+        }
 
     def forward(self, image: Tensor) -> Prediction:
         error = self.denoising_error(image)
@@ -70,7 +83,8 @@ class SdasDetector(Detector):
         The mean runs over colours and the levels of ``score.timesteps``; with several
         categories the mean of their embeddings stands for the unknown one.
         """
-        x0 = resized(image, self.model.size) * 2 - 1
+        working = working_picture(image, self.image_size)
+        x0 = resized(working, self.model.size) * 2 - 1
         total = torch.zeros_like(x0[:, :1])
         for noise, level in zip(self.noise, self.score_keys.timesteps, strict=True):
             xt = noised(self.model.schedule, x0, level, noise)

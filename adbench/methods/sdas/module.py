@@ -14,7 +14,7 @@ from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
 from adbench.diffusion.adm import AdmNetwork, with_classes
 from adbench.diffusion.ema import update_average
-from adbench.diffusion.fitting import resized, training_loss
+from adbench.diffusion.fitting import leave_gradient, trained_parameters
 from adbench.diffusion.openai import load_openai
 from adbench.diffusion.pool import PoolKeys, make_pool
 from adbench.diffusion.settings import NetworkKeys, adm_shape
@@ -69,7 +69,8 @@ class SdasModule(AnomalyModule):
             "size": list(size),
             "classifier": own.classifier.given() if own.guidance else None,
         }
-        self.detector = SdasDetector(model, plain_values(own.score), seed)
+        score = plain_values(own.score)
+        self.detector = SdasDetector(model, score, seed, image_size=self.image_size)
         average = self.detector.model.network
         if own.weights is not None:
             load_openai(average, Path(own.weights))
@@ -113,43 +114,29 @@ class SdasModule(AnomalyModule):
         with_classes(self.network, len(classes), drawn)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self._trained(), lr=self.learning_rate)
-
-    def _trained(self) -> list[torch.nn.Parameter]:
-        classifier = self.detector.model.classifier
-        return [*self.network.parameters(), *(classifier.parameters() if classifier else [])]
+        trained = trained_parameters(self.network, self.detector.model)
+        return torch.optim.Adam(trained, lr=self.learning_rate)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         optimizer: Any = self.optimizers()
         optimizer.zero_grad(set_to_none=True)
-        parts = self._backward(batch, self.generator(batch_idx))
+        model = self.detector.model
+        parts = leave_gradient(
+            self.network,
+            model,
+            batch.image,
+            model.labels(batch.category).to(batch.image.device),
+            self.gamma,
+            self.generator(batch_idx),
+            micro_batch=self.micro_batch or 0,
+            backward=self.manual_backward,
+        )
         self.clip_gradients(optimizer, self.clip, "norm")
         optimizer.step()
         self.updates += 1
         step = int(self.updates)
-        update_average(self.detector.model.network, self.network, self.decay, step)
+        update_average(model.network, self.network, self.decay, step)
         return parts
-
-    def _backward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Leave the batch's mean gradient in the parameters; return the batch's mean losses.
-
-        Micro-batches weigh by their size: the gradient is a mean, not a sum, and is clipped
-        once, after the last of them.
-        """
-        model = self.detector.model
-        image = resized(batch.image, model.size)
-        label = model.labels(batch.category).to(image.device)
-        size = self.micro_batch or len(batch)
-        sums = torch.zeros(4, device=image.device)
-        for some, names in zip(image.split(size), label.split(size), strict=True):
-            share = len(some) / len(batch)
-            loss, terms, guide = training_loss(
-                self.network, model, some, names, self.gamma, generator
-            )
-            self.manual_backward(loss * share)
-            parts = [loss.detach(), terms.mse.detach().mean(), terms.vb.detach().mean(), guide]
-            sums += share * torch.stack(parts)
-        return dict(zip(("loss", "mse", "vb", "classifier"), sums, strict=True))
 
     def artefacts(self, folder: Path) -> None:
         """Write contact sheets of drawn images at s = 0, 0.1, 0.2 and 0.5."""

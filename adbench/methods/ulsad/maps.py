@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.backbones.maps import resize_matrix
 from adbench.errors import UserError
 
 TARGET = 0.1
@@ -40,8 +41,7 @@ def check_sigma(sigma: float, size: tuple[int, int]) -> None:
 def _matrix(length: int, target: int, sigma: float) -> Tensor:
     """Return [target, length] float64: resize one axis, then blur it."""
     with torch.inference_mode(False), torch.no_grad():
-        unit = torch.eye(length, dtype=torch.float64).unsqueeze(1).unsqueeze(1)
-        resized = F.interpolate(unit, size=(1, target), mode="bilinear")[:, :, 0]
+        resized = resize_matrix(length, target).mT[:, None, :]
         if sigma > 0:
             radius = int(_TRUNCATE * sigma + 0.5)
             offset = torch.arange(-radius, radius + 1, dtype=torch.float64)

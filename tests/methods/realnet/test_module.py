@@ -101,12 +101,14 @@ def test_normal_draws_equal_their_originals(backbone, datamodule, synthesis):
 def test_half_precision_cache_rounds_only(backbone, datamodule, synthesis):
     batch = next(iter(datamodule.train_batches(4)))
     found = []
-    for keys in ({}, {"dtype": "float16"}, {"max_memory": 0}):
+    for keys in ({}, {"dtype": "float16"}, {"max_memory": 0}, {"max_memory": 1}):
         module = build(backbone, synthesis, cache=keys)
         module.prepare(datamodule)
         found.append(module._normal(batch.index, batch.image))
-    for exact, half, anew in zip(*found, strict=True):
+        assert (module._normal.kept is None) == (keys.get("max_memory") == 0)
+    for exact, half, anew, mapped in zip(*found, strict=True):
         assert torch.allclose(exact, half, rtol=1e-3, atol=1e-6)
+        assert torch.equal(exact, mapped)
         assert torch.allclose(exact, anew, rtol=1e-5, atol=1e-6)
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 
+from adbench.backbones.maps import working_picture
 from adbench.data.datamodule import DataModule, Splits
 from adbench.data.sample import Sample
-from adbench.diffusion.fitting import FitKeys, fit_model, sdas_stages
+from adbench.diffusion.fitting import FitKeys, fit_model, leave_gradient, sdas_stages, training_loss
 from adbench.diffusion.pool import PoolKeys, make_pool, planned_images
 from adbench.errors import UserError
 from adbench.methods.base import load_detector, save_detector
@@ -88,18 +89,16 @@ def test_resumed_training_equals_an_uninterrupted_one(data, tmp_path):
 
 def test_micro_batches_leave_the_mean_gradient(data):
     """One image a micro-batch draws what its own call draws; the mean over them is one step."""
-    made = module(micro_batch=1)
+    made = module()
     made.prepare(data)
     batch = next(data.train_batches(3))
-    made.manual_backward = lambda loss: loss.backward()
-    made._backward(batch, torch.Generator().manual_seed(0))
-    total = made.network.unet.conv_out.weight.grad.clone()
-    made.network.zero_grad()
-    from adbench.diffusion.fitting import training_loss
-
-    generator = torch.Generator().manual_seed(0)
     model = made.detector.model
     label = model.labels(batch.category)
+    generator = torch.Generator().manual_seed(0)
+    leave_gradient(made.network, model, batch.image, label, 0.001, generator, micro_batch=1)
+    total = made.network.unet.conv_out.weight.grad.clone()
+    made.network.zero_grad()
+    generator = torch.Generator().manual_seed(0)
     parts = [
         training_loss(
             made.network, model, batch.image[i : i + 1], label[i : i + 1], 0.001, generator
@@ -234,3 +233,14 @@ def test_every_key_of_the_configuration_is_taken():
     made = SdasModule(backbone=None, synthesis=None, image_size=(64, 64), seed=0, **keys)
     assert isinstance(made.detector, SdasDetector)
     assert made.requirements(10).size_multiple == 8
+
+
+def test_a_full_picture_is_first_brought_to_the_size_of_training(data):
+    """16 px from the file and from the working size differ: training saw the second."""
+    made = module()
+    made.prepare(data)
+    detector = made.detector.eval()
+    full = torch.rand(1, 3, 150, 90, generator=torch.Generator().manual_seed(0))
+    working = working_picture(full, detector.image_size)
+    with torch.inference_mode():
+        assert torch.allclose(detector(full).score, detector(working).score, atol=1e-6)
