@@ -99,7 +99,7 @@ class ForegroundSynthesizer(Synthesizer):
 
 
 class PerlinBlend(ForegroundSynthesizer):
-    """Blends a source into the image under one Perlin mask (papers/002, Sec. 3.2)."""
+    """Blends a source into the image under one Perlin mask (papers/002, Sec. 3.1)."""
 
     def __init__(self, keys: PerlinKeys) -> None:
         super().__init__(keys)

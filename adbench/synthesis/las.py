@@ -1,4 +1,4 @@
-"""Local anomalies of GLASS (papers/000, Sec. 3.5 and App. A): texture under a Perlin mask."""
+"""Local anomalies of GLASS (papers/000, Sec. 3.3 and App. A): texture under a Perlin mask."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def perlin_masks(
     """Return drawn masks [count, H, W] bool: rotated noise above ``threshold``.
 
     Frequencies are 2^i and 2^j with i, j uniform in ``exponents`` (both ends included), the
-    rotation uniform in -90..90 degrees (papers/000, App. A; papers/002, Sec. 3.2).
+    rotation uniform in -90..90 degrees (papers/000, App. A; papers/002, Sec. 3.1).
     """
     low, high = exponents
     drawn = torch.randint(low, high + 1, (count, 2), generator=generator, device=generator.device)

@@ -41,7 +41,7 @@ def pool_images(folder: Path, *, pairs: bool) -> list[Path]:
 
 
 class Pool(PerlinBlend):
-    """Blends pool images into normal ones (papers/002, Sec. 3.2).
+    """Blends pool images into normal ones (papers/002, Sec. 3.1).
 
     With ``masks=perlin`` any folder of images serves, such as the one ``adbench synthesize``
     fills from an SDAS run: pixels show inside a drawn mask. With ``masks=files`` the folder is

@@ -11,7 +11,7 @@ from adbench.synthesis.settings import PoolKeys, SdasPoolKeys
 
 
 class SdasPool(Pool):
-    """Blends images of an SDAS pool into normal ones (papers/002, Sec. 3.1 and 3.2).
+    """Blends images of an SDAS pool into normal ones (papers/002, Sec. 3.1).
 
     With ``root`` the pool lies there already. Without, a method that knows stages trains the
     model and draws the pool before its own, from ``fit_keys`` and ``pool_keys``, and sets

@@ -111,7 +111,8 @@ class ForegroundKeys:
 
 _ANYWHERE = ForegroundKeys(method="none")
 _RULES = ForegroundKeys(method="rules")
-_FIT = sdas.FitKeys()
+_PAPER = sdas.NetworkKeys(preset="paper")
+_FIT = sdas.FitKeys(_PAPER, size=256, steps=14600, batch_size=60, learning_rate=1e-4, decay=0.9999)
 
 
 @dataclass(frozen=True)
@@ -342,6 +343,8 @@ class SdasPoolKeys(PoolKeys, sdas.PoolKeys):
         fit: how the model is trained, where the run trains it.
     """
 
+    n: Annotated[int, Within(1, 10**6)] = 10_000
+    tries: Tries = 1
     foreground: ForegroundKeys = _RULES
     fit: sdas.FitKeys = _FIT
 

@@ -374,6 +374,7 @@ NAMED = {
     "realnet_fig5": {"model.rrs.mode"},
     "realnet_table5a": {"model.afs.mode", "model.rrs.mode"},
     "realnet_table5b": {"synthesis.strength"},
+    "realnet_table5b_cpu": {"synthesis.strength"},
     "realnet_table_s3": {"backbone.name", "backbone.layers", "model.layers", "model.afs.dims"},
     "realnet_table_s4": {"model.arch", "model.afs.dims", "dataset.image_size"},
     "realnet_table_s5": {"dataset.multiclass"},

@@ -13,7 +13,9 @@ from adbench.synthesis.writer import write_synthetic
 
 FOLDER = Path(__file__).parents[2] / "conf" / "synthesis"
 OTHERS = {"none", "mixture", "pool", "sdas"}  # need a composed file, a folder or a stage
-OTHERS |= {path.stem for path in FOLDER.glob("*_published.yaml")}  # the same with DTD's textures
+# what a file does not inherit from the one it builds on are sizes and sources
+INHERITING = {path.stem for path in FOLDER.glob("*.yaml") if "defaults:" in path.read_text()}
+OTHERS |= INHERITING
 PLAIN = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in OTHERS)
 
 

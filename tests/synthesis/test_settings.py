@@ -21,14 +21,18 @@ from adbench.synthesis.mixture import Mixture
 from adbench.synthesis.nsa import Nsa
 from adbench.synthesis.pool import Pool
 from adbench.synthesis.settings import LasKeys, MixtureKeys
-from tests.synthesis.test_every_synthesizer import FOLDER, NAMES, images, made, synthesizers
+from tests.synthesis.test_every_synthesizer import (
+    FOLDER,
+    INHERITING,
+    NAMES,
+    images,
+    made,
+    synthesizers,
+)
 
 assert synthesizers  # the fixture
-# `_published` ones inherit all but their sources from the file they are named after
 FILES = sorted(
-    path.stem
-    for path in FOLDER.glob("*.yaml")
-    if path.stem not in ("none", "mixture") and not path.stem.endswith("_published")
+    path.stem for path in FOLDER.glob("*.yaml") if path.stem not in {"none", "mixture", *INHERITING}
 )
 LAS = "adbench.synthesis.las.Las"
 

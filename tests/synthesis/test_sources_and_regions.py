@@ -345,7 +345,7 @@ def test_sdas_carries_what_stages_need_and_reads_their_pool(tmp_path):
     section = yaml.safe_load((CONF / "sdas.yaml").read_text())
     sdas = built("sdas", section)
     assert sdas.own_stages
-    assert FitKeys(**sdas.fit_keys).size == 64
+    assert FitKeys(**sdas.fit_keys).size == 256
     assert PoolKeys(**sdas.pool_keys).bounds == (0.1, 0.2)
     assert PoolKeys(**SdasPool(strength=0.5).pool_keys).bounds == (0.5, 0.5)
     assert not SdasPool(root=str(tmp_path)).own_stages
