@@ -40,7 +40,8 @@ def images_per_second(
 
 def fill(synthesizer: Synthesizer, size: tuple[int, int]) -> float:
     """Generate the whole bank of textures, where there is one; return the seconds."""
-    bank = getattr(synthesizer, "textures", None)
+    textures = getattr(synthesizer, "textures", None)
+    bank = getattr(textures, "source", textures)  # the adapter of colours holds the bank
     start = time.perf_counter()
     if isinstance(bank, ProceduralTextures):
         for number in range(-(-bank.count // bank.block)):

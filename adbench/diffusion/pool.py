@@ -17,7 +17,8 @@ from torch import Tensor
 from adbench.diffusion.model import SdasModel
 from adbench.diffusion.settings import PoolKeys
 from adbench.errors import UserError
-from adbench.runs.files import read_record, write_beside, write_json, write_text
+from adbench.runs.files import read_record, write_json, write_text
+from adbench.runs.pictures import grid, write_png
 
 __all__ = ["PoolKeys", "make_pool", "planned_images"]
 MANIFEST = "manifest.jsonl"
@@ -86,11 +87,11 @@ def make_pool(
     for start in range(0, len(missing), keys.batch_size):
         some = missing[start : start + keys.batch_size]
         for image, pixels in zip(some, _drawn(model, keys, some, size), strict=True):
-            _write_png(folder / image.file, pixels)
+            write_png(folder / image.file, pixels)
         say(f"pool: {len(planned) - len(missing) + start + len(some)} of {len(planned)} images")
     how = {k: request[k] for k in ("form", "variance", "steps", "guidance_scale")}
     lines = [json.dumps({**asdict(image), **how}) for image in planned]
-    _write_png(folder / "contact.png", _contact(folder, planned))
+    write_png(folder / "contact.png", _contact(folder, planned))
     write_text(folder / MANIFEST, "\n".join(lines) + "\n")
     return folder / MANIFEST
 
@@ -147,12 +148,6 @@ def _pixels(image: Tensor, size: tuple[int, int] | None) -> np.ndarray:
     return np.rint(array * 255).astype(np.uint8)
 
 
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    with write_beside(path) as temporary:
-        if not cv2.imwrite(str(temporary), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):
-            raise OSError(f"{path} could not be written")
-
-
 def _read_png(path: Path) -> np.ndarray:
     pixels = cv2.imread(str(path))
     if pixels is None:
@@ -164,7 +159,4 @@ def _contact(folder: Path, planned: Sequence[PoolImage], columns: int = 8) -> np
     """Return up to 32 images in a grid, by growing s."""
     spread = np.linspace(0, len(planned) - 1, min(len(planned), 32)).round().astype(int)
     shown = sorted((planned[i] for i in spread), key=lambda image: image.strength)
-    tiles = [_read_png(folder / image.file) for image in shown]
-    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    return np.vstack(rows)
+    return grid([_read_png(folder / image.file) for image in shown], columns)

@@ -17,6 +17,7 @@ from adbench.data.batch import pictures
 from adbench.errors import UserError
 from adbench.runs.alone import holds_nothing, written_alone
 from adbench.runs.files import read_record, write_beside, write_json
+from adbench.runs.pictures import grid, write_png
 from adbench.synthesis.base import Synthesizer, Synthetic
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def write_synthetic(
         synthesizer.prepare(datamodule)
         draws = _draws(synthesizer, datamodule, request, rows[-1]["batch"] if rows else 0, device)
         _fill(folder / defect, rows, n, draws, request, say)
-        write_picture(folder / CONTACT, contact_sheet(folder, rows[:n]))
+        write_png(folder / CONTACT, contact_sheet(folder, rows[:n]))
     return folder / MANIFEST
 
 
@@ -209,8 +210,8 @@ def _written(
         category = _folder_name(batch.category[place])
         file = f"{category}/test/{defect}/{number:05d}.png"
         mask = f"{category}/ground_truth/{defect}/{number:05d}_mask.png"
-        write_picture(folder / file, images[place])
-        write_picture(folder / mask, masks[place].astype(np.uint8) * 255)
+        write_png(folder / file, images[place])
+        write_png(folder / mask, masks[place].astype(np.uint8) * 255)
         row: Row = {"file": file, "mask": mask, "category": category, "source": batch.path[place]}
         row["strength"] = round(float(made.strength[place]), 6)
         row["area"] = round(float(masks[place].mean()), 6)
@@ -233,23 +234,13 @@ def _append(folder: Path, rows: Sequence[Row]) -> None:
         temporary.write_text(before + "".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
-def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write [H, W, 3] RGB or [H, W] uint8 as PNG, whole or not at all."""
-    pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    with write_beside(path) as temporary:
-        if not cv2.imwrite(str(temporary), pixels):
-            raise OSError(f"{path} could not be written")
-
-
 def contact_sheet(
     folder: Path, rows: Sequence[Row], *, most: int = 32, columns: int = 4, side: int = 192
 ) -> Picture:
     """Return up to ``most`` anomalies, evenly spread, each with its mask outlined beside it."""
     spread = np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)
     tiles = [_tile(folder, rows[i], side) for i in spread]
-    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-    lines = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    return np.asarray(np.vstack(lines), dtype=np.uint8)
+    return grid(tiles, columns)
 
 
 def _tile(folder: Path, row: Row, side: int) -> Picture:

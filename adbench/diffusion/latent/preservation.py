@@ -7,16 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from adbench.diffusion.latent.base import Damage, Features, LatentDiffusion
-from adbench.errors import UserError
 from adbench.metrics import pixel_metrics
 from adbench.runs.files import write_json
+from adbench.runs.pictures import write_png
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
@@ -170,11 +169,9 @@ def write_report(report: Preservation, folder: Path) -> None:
     """Write ``preservation.json`` and ``preservation.png`` (x, x', their round trips, mask).
 
     Raises:
-        UserError: the picture cannot be written.
+        OSError: the picture cannot be written.
     """
     write_json(folder / "preservation.json", report.figures())
     sheet = torch.cat(report.rows, 1).permute(1, 2, 0).numpy()
     pixels = (sheet.clip(0, 1) * 255).round().astype(np.uint8)
-    path = folder / "preservation.png"
-    if not cv2.imwrite(str(path), pixels[..., ::-1]):
-        raise UserError(f"cannot write {path}")
+    write_png(folder / "preservation.png", pixels)

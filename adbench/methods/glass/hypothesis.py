@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adbench.runs.pictures import write_png
+
 SIDE = 289
 BLUR = 39
 LEVEL = 170.0
@@ -89,20 +91,19 @@ def _points_within(radius: float) -> int:
 
 
 def verdict_sheet(verdict: Verdict) -> NDArray[np.uint8]:
-    """Return [289, 867, 3] BGR: mean image, grey spectrum, bright points (Figure S5)."""
+    """Return [289, 867, 3] RGB: mean image, grey spectrum, bright points (Figure S5)."""
     top = max(float(verdict.magnitude.max()), LEVEL)
     grey = (verdict.magnitude.clip(0, top) / top * 255).astype(np.uint8)
     bright = verdict.spectrum.astype(np.uint8) * 255
-    panels = [verdict.image, *(np.repeat(x[..., None], 3, axis=2) for x in (grey, bright))]
+    mean = cv2.cvtColor(verdict.image, cv2.COLOR_BGR2RGB)
+    panels = [mean, *(np.repeat(x[..., None], 3, axis=2) for x in (grey, bright))]
     return np.hstack(panels)
 
 
 def write_verdict(verdict: Verdict, folder: Path) -> None:
     """Write hypothesis.png (see ``verdict_sheet``) and hypothesis.txt."""
     folder.mkdir(parents=True, exist_ok=True)
-    done, encoded = cv2.imencode(".png", verdict_sheet(verdict))
-    if done:
-        (folder / "hypothesis.png").write_bytes(encoded.tobytes())
+    write_png(folder / "hypothesis.png", verdict_sheet(verdict))
     text = (
         f"{verdict.hypothesis}: {verdict.points} bright points within radius {verdict.radius:.1f}, "
         f"density {verdict.box_density:.3f} of their box and {verdict.disc_density:.3f} of their "

@@ -29,11 +29,12 @@ from adbench.methods.realnet.choice import (
 )
 from adbench.methods.realnet.detector import RealNetDetector
 from adbench.methods.realnet.losses import reconstruction_loss, segmentation_loss
-from adbench.methods.realnet.pictures import selection_sheet, write_picture
+from adbench.methods.realnet.pictures import selection_sheet
 from adbench.methods.realnet.residuals import ChannelStatistics
 from adbench.methods.realnet.selection import selection_notes
 from adbench.methods.realnet.settings import RealNetKeys
 from adbench.methods.records import plain_values
+from adbench.runs.pictures import write_png
 from adbench.runs.stages import Stage, StageContext
 from adbench.synthesis.base import Synthesizer
 
@@ -166,7 +167,7 @@ class RealNetModule(AnomalyModule):
         write_choices(context.folder / "choices.json", choices)
         sheet = selection_sheet(chooser, choices)
         if sheet is not None:
-            write_picture(context.folder / "chosen.png", sheet)
+            write_png(context.folder / "chosen.png", sheet)
 
     def _chooser(self, datamodule: DataModule) -> ChannelChooser:
         return ChannelChooser(

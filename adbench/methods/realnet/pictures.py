@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from adbench.errors import UserError
 from adbench.methods.realnet.blocks import candidate_maps
 from adbench.methods.realnet.choice import ChannelChooser, Choice
 
@@ -19,7 +16,7 @@ _SHOWN = 4  # best and worst channels per layer
 
 @torch.no_grad()
 def selection_sheet(chooser: ChannelChooser, choices: list[Choice]) -> np.ndarray | None:
-    """Return a picture [H, W, 3] uint8 BGR, one row per layer; None where nothing was ranked.
+    """Return a picture [H, W, 3] uint8 RGB, one row per layer; None where nothing was ranked.
 
     A row shows the composite, its mask, then |difference|^2 of the best and of the worst
     channels with their mean loss; a green frame marks the kept ones.
@@ -37,7 +34,7 @@ def selection_sheet(chooser: ChannelChooser, choices: list[Choice]) -> np.ndarra
     for number, choice in ranked:
         difference = (maps[number][1] - maps[number][0]).square()
         rows.append(np.hstack(first + _channels(difference, choice, chooser.keys.batches)))
-    return np.vstack(rows)
+    return cv2.cvtColor(np.vstack(rows), cv2.COLOR_BGR2RGB)
 
 
 def _channels(difference: Tensor, choice: Choice, batches: int) -> list[np.ndarray]:
@@ -72,13 +69,3 @@ def _framed(tile: np.ndarray, text: str, kept: bool) -> np.ndarray:
     cv2.rectangle(framed, (0, 0), (_SIDE - 1, _SIDE - 1), colour, 2)
     cv2.putText(framed, text, (5, _SIDE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, 1)
     return framed
-
-
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write a PNG.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    if not cv2.imwrite(str(path), picture):
-        raise UserError(f"cannot write {path}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adbench.methods.ulsad.attention import positions
 from adbench.methods.ulsad.detector import Source, UlsadDetector
+from adbench.runs.pictures import write_png
 
 _SIDE = 192
 _QUERIES = 4
@@ -19,7 +20,7 @@ _MARK = (0, 220, 255)
 
 @torch.no_grad()
 def attention_sheet(detector: UlsadDetector, image: Tensor) -> np.ndarray:
-    """Return a picture [H, W, 3] uint8 BGR of attention in image [1, 3, H, W].
+    """Return a picture [H, W, 3] uint8 RGB of attention in image [1, 3, H, W].
 
     First row: the image with its query positions, then each one's self-attention over the
     features (Eq. 3). Second row, where there is a global branch: the same positions asked by the
@@ -35,7 +36,7 @@ def attention_sheet(detector: UlsadDetector, image: Tensor) -> np.ndarray:
             weights = detector.attention_map(image, row, column, source=source)[0, 0]
             tiles.append(_labelled(_heat(weights), f"{number} {source}"))
         rows.append(np.hstack(tiles))
-    return np.vstack(rows)
+    return cv2.cvtColor(np.vstack(rows), cv2.COLOR_BGR2RGB)
 
 
 def spread_positions(grid: Tensor, count: int) -> list[tuple[int, int]]:
@@ -84,6 +85,4 @@ def _labelled(tile: np.ndarray, text: str) -> np.ndarray:
 
 def write_attention(detector: UlsadDetector, image: Tensor, folder: Path) -> None:
     """Write ``attention.png``."""
-    done, encoded = cv2.imencode(".png", attention_sheet(detector, image))
-    if done:
-        (folder / "attention.png").write_bytes(encoded.tobytes())
+    write_png(folder / "attention.png", attention_sheet(detector, image))
