@@ -17,7 +17,7 @@ VERBS = {
     "sweep": ("adbench.cli.sweep", "many cells in one table: key=a,b,c ..."),
     "synthesize": ("adbench.cli.synthesize", "write synthetic anomalies and their masks"),
     "data": ("adbench.cli.data", "check | list: what is on disk, what is known"),
-    "runs": ("adbench.cli.runs", "list finished and interrupted runs"),
+    "runs": ("adbench.cli.runs", "list | compare | clean: what has been run"),
     "distill": ("adbench.cli.distill", "train the network behind backbone=bundled"),
     "info": ("adbench.cli.info", "versions, devices, where things are looked for"),
     "completion": ("adbench.cli.completion", "shell completion: bash | zsh | fish"),

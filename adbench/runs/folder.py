@@ -109,18 +109,6 @@ class RunFolder:
             if child.name != ".lock":
                 remove(child)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder against other processes.
-
-        The lock is the operating system's, so that one left by a killed process is free.
-
-        Raises:
-            UserError: another process writes this folder.
-        """
-        with locked(self.path):
-            yield
-
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[int]:

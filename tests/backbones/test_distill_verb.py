@@ -14,7 +14,7 @@ from adbench.cli.main import main
 from adbench.config.compose import compose_config
 from adbench.config.typed import from_mapping
 from adbench.errors import UserError
-from adbench.runs.folder import RunFolder
+from adbench.runs.folder import locked
 from tests.backbones.test_distill import TINY, silent
 
 FORMULA = {"objective": "formula", "steps": 2, "classes": 2, **TINY}
@@ -66,7 +66,7 @@ def test_defaults_stand_in_the_yaml_as_in_the_records():
 
 
 def test_a_second_training_is_refused_while_the_first_one_writes(tmp_path):
-    with RunFolder(tmp_path).locked(), pytest.raises(UserError, match=r"another process.*folder="):
+    with locked(tmp_path), pytest.raises(UserError, match=r"another process.*folder="):
         distill(FORMULA, tmp_path, say=silent)
     left = tmp_path / ".checkpoint.pt.4711.tmp.pt"
     left.write_bytes(b"half")

@@ -10,7 +10,7 @@ import pytest
 
 from adbench.errors import UserError
 from adbench.runs.files import folder_beside, read_json, write_beside, write_json
-from adbench.runs.folder import RunFolder, cell_hash, open_run, run_path
+from adbench.runs.folder import cell_hash, locked, open_run, run_path
 from adbench.runs.stages import Stage, run_stages
 from adbench.runs.summary import mean_metrics
 
@@ -74,10 +74,10 @@ def test_a_failed_folder_leaves_the_former_one(tmp_path):
 
 def test_two_processes_never_write_one_folder(tmp_path):
     code = (
-        "from adbench.runs.folder import RunFolder; from pathlib import Path\n"
-        f"with RunFolder(Path({str(tmp_path)!r})).locked(): print('got it')"
+        "from adbench.runs.folder import locked; from pathlib import Path\n"
+        f"with locked(Path({str(tmp_path)!r})): print('got it')"
     )
-    with RunFolder(tmp_path).locked():
+    with locked(tmp_path):
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "another process" in run.stderr
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -13,7 +13,7 @@ import yaml
 from adbench.cli.main import main
 from adbench.methods.base import save_detector
 from adbench.methods.sdas.detector import SdasDetector
-from adbench.runs.folder import RunFolder
+from adbench.runs.folder import locked
 
 TINY = {"width": 32, "multipliers": [1, 1], "blocks": 1, "attention": [], "head": 32}
 # a method without a backbone, so that nothing heavy is looked for
@@ -82,7 +82,7 @@ def test_a_refusal_comes_without_torch():
 def test_a_folder_named_by_digits_and_a_second_writer(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = ["dataset.image_size=64", "dataset.limit=4", "n=2", "out=0012"]
-    with RunFolder(tmp_path / "0012").locked():
+    with locked(tmp_path / "0012"):
         assert "another process" in told(capsys, *SET, *small)
     assert main(["synthesize", *SET, *small, "split=held_out", "dataset.hold_out=0.5"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "0012"
@@ -91,7 +91,7 @@ def test_a_folder_named_by_digits_and_a_second_writer(tmp_path, monkeypatch, cap
 
 def test_a_pool_out_of_a_run(sdas_run, capsys):
     words = [f"run={sdas_run}", "n=2", "synthesis.steps=2", "synthesis.strength=0.1", "seed=3"]
-    with RunFolder(sdas_run / "pool").locked():
+    with locked(sdas_run / "pool"):
         assert "another process" in told(capsys, *words)
     assert main(["synthesize", *words]) == 0
     assert len((sdas_run / "pool/manifest.jsonl").read_text().splitlines()) == 2

@@ -14,7 +14,7 @@ import torch
 
 from adbench.data.datamodule import DataModule, Splits
 from adbench.errors import UserError
-from adbench.runs.folder import RunFolder
+from adbench.runs.folder import locked
 from adbench.synthesis.cutpaste import CutPaste
 from adbench.synthesis.las import Las
 from adbench.synthesis.writer import MANIFEST, read_manifest, write_synthetic
@@ -134,7 +134,7 @@ def test_a_set_written_before_there_were_splits_goes_on(datamodule, tmp_path):
 
 def test_a_second_writer_is_refused_while_the_first_one_writes(datamodule, tmp_path):
     folder = tmp_path / "set"
-    with RunFolder(folder).locked(), pytest.raises(UserError, match=r"another process.*out="):
+    with locked(folder), pytest.raises(UserError, match=r"another process.*out="):
         written(datamodule, folder, 2)
     assert not (folder / MANIFEST).exists()
     written(datamodule, folder, 2)
