@@ -16,8 +16,12 @@ from adbench.errors import UserError
 
 if TYPE_CHECKING:
     from adbench.config.schema import SweepKeys
+    from adbench.sweeps.engine import LocalEngine
     from adbench.sweeps.grid import Cell
     from adbench.sweeps.table import SweepTable
+
+
+OWN = ("sweep.", "sweep=", "+sweep.", "++sweep.")
 
 
 def usage() -> str:
@@ -31,6 +35,8 @@ def usage() -> str:
             "seed=1,2,3                 several values make cells; ranges: seed=range(0,5)",
             "dataset.category=all       one cell per category",
             "sweep=NAME                 rows of a paper's table, combined with all other values",
+            "sweep=optuna               a search over the model's space in conf/sweep/optuna.yaml",
+            "sweep.search.trials=20     how many; objectives, startup, prune and seed as well",
             "sweep.name=NAME            folder of the table",
             "sweep.jobs=1               cells at a time",
             "sweep.threads=N            torch threads per cell",
@@ -50,11 +56,15 @@ def run(words: Sequence[str]) -> int:
     from adbench.sweeps.grid import grid, own_folders, split_overrides
     from adbench.sweeps.table import SweepTable
 
-    own = [word for word in arguments.overrides if word.startswith(("sweep.", "sweep="))]
+    own = [word for word in arguments.overrides if word.startswith(OWN)]
     rest = [word for word in arguments.overrides if word not in own]
     section = compose_config("sweep", own, arguments.config_dir, (SweepRoot,))["sweep"]
     keys = from_mapping(SweepKeys, section, "sweep")
     rest = typed_words("train", rest, arguments.config_dir, several=True)
+    if keys.search is not None:
+        from adbench.cli.search import run_search
+
+        return run_search(rest, keys, keys.search, arguments)
     fixed, swept = split_overrides(parse_overrides(rest))
     first = _first_config(fixed, swept, keys, arguments)
     settings(first)
@@ -139,25 +149,36 @@ def _categories(cell: Cell, config_dir: Path | None) -> list[str]:
 
 
 def _run_cells(table: SweepTable, keys: SweepKeys, arguments: Arguments, *, plain: bool) -> None:
-    from adbench.sweeps.engine import LocalEngine, claimed
+    from adbench.sweeps.engine import claimed
     from adbench.sweeps.progress import Progress
 
     claims = table.folder / "cells"
     table.settle_dead(lambda cell: claimed(claims, cell))
     table.write()
-    flags = arguments.forwarded()
-    if keys.threads is not None:
-        flags = [f"hardware.threads={keys.threads}", *flags]
-    engine = LocalEngine(
-        table.folder / "logs",
-        claims,
-        flags=flags,
-        jobs=keys.jobs,
-        timeout=None if keys.timeout_minutes is None else keys.timeout_minutes * 60,
-    )
-    live = not plain and os.isatty(sys.stderr.fileno())
-    with Progress(table, say, live=live, retry_failed=keys.retry_failed) as progress:
+    engine = local_engine(table.folder, keys, arguments)
+    with Progress(table, say, live=live_display(plain), retry_failed=keys.retry_failed) as progress:
         waiting = [cell for cell in table.cells if progress.due(cell)]
         done = len(table.cells) - len(waiting)
         say(f"{len(table.cells)} cells, {done} done before; table: {table.folder}/sweep.md")
         engine.run(waiting, progress)
+
+
+def local_engine(folder: Path, keys: SweepKeys, arguments: Arguments) -> LocalEngine:
+    """Return what runs the cells of the sweep in ``folder`` on this machine."""
+    from adbench.sweeps.engine import LocalEngine
+
+    flags = arguments.forwarded()
+    if keys.threads is not None:
+        flags = [f"hardware.threads={keys.threads}", *flags]
+    return LocalEngine(
+        folder / "logs",
+        folder / "cells",
+        flags=flags,
+        jobs=keys.jobs,
+        timeout=None if keys.timeout_minutes is None else keys.timeout_minutes * 60,
+    )
+
+
+def live_display(plain: bool) -> bool:
+    """Whether a table that is drawn anew can be shown."""
+    return not plain and os.isatty(sys.stderr.fileno())

@@ -169,10 +169,79 @@ class LoggerKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class SpaceKeys:
+    """What a search may set a key to: one of ``choices``, or a number from ``low`` to ``high``.
+
+    Attributes:
+        step: distance of the numbers; None: any number between.
+        log: the logarithm is drawn evenly, not the number.
+        integer: whole numbers.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    step: Positive | None = None
+    log: bool = False
+    integer: bool = False
+    choices: tuple[bool | int | float | str | None, ...] | None = None
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The choices, or the least and the largest number."""
+        if self.choices is not None:
+            return self.choices
+        kind = int if self.integer else float
+        return tuple(kind(end) for end in (self.low, self.high) if end is not None)
+
+    def __post_init__(self) -> None:
+        bounded = self.low is not None and self.high is not None
+        if (self.choices is None) != bounded or self.choices == ():
+            raise UserError("sweep.search: a key of the space has choices, or low and high")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise UserError(f"sweep.search: low={self.low:g} is not below high={self.high:g}")
+        if self.log and (self.step is not None or not self.low or self.low <= 0):
+            raise UserError("sweep.search: log needs low above 0 and no step")
+
+
+TEST_OBJECTIVES = ("image_auroc", "pixel_auroc", "aupro_30")
+Objective = Literal[
+    "validation", "val_image_auroc", "val_pixel_ap", "images_per_second",
+    "image_auroc", "pixel_auroc", "aupro_30",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SearchKeys:
+    """conf/sweep/optuna.yaml, section ``sweep.search``.
+
+    Attributes:
+        spaces: model -> dotted key -> what it may be set to.
+        trials: how many are completed, pruned ones among them.
+        objectives: what is to be large; several: the Pareto front is looked for. ``validation``
+            is the criterion of ``train.select_by``; figures of the test set need protocol=paper.
+        startup: trials drawn at random, before which nothing is pruned either.
+        prune: stop trials whose validation signal stays below the median of the others'.
+        seed: of the sampler.
+    """
+
+    spaces: dict[str, dict[str, SpaceKeys]]
+    trials: Count = 20
+    objectives: tuple[Objective, ...] = ("validation",)
+    startup: Count = 8
+    prune: bool = True
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise UserError("sweep.search.objectives: one, or several different ones")
+
+
+@dataclass(frozen=True, slots=True)
 class SweepKeys:
     """conf/sweep.yaml."""
 
     rows: dict[str, tuple[str, ...]] | None = None
+    search: SearchKeys | None = None
     name: str | None = None
     jobs: Annotated[int, Within(1, 1024)] = 1
     threads: Annotated[int, Within(1, 1024)] | None = None

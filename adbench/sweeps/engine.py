@@ -17,6 +17,7 @@ from adbench.runs.files import open_beneath
 from adbench.runs.folder import try_lock
 from adbench.sweeps.grid import Cell
 
+_LOOK = 1.0  # seconds between two looks at the progress of a running cell
 WAIT = "ADBENCH_WAIT"  # set for cells: `train` waits for whoever writes its run folder
 
 
@@ -25,7 +26,7 @@ class Outcome:
     """What became of a cell.
 
     Attributes:
-        status: ``finished``, ``failed`` or ``interrupted``.
+        status: ``finished``, ``failed``, ``interrupted`` or ``pruned``.
         folder: its run folder, None where it never had one.
         reason: one line, for what is not finished.
         seconds: wall time of this attempt.
@@ -48,6 +49,14 @@ class Report(Protocol):
         """Whether the cell is still to be run; another controller may have done so meanwhile."""
         ...
 
+    def hopeless(self, cell: Cell) -> str | None:
+        """Why a running cell is to be stopped before its end; None: it goes on."""
+        ...
+
+    def more(self, room: int) -> Sequence[Cell]:
+        """Return up to ``room`` further cells; none where there are none now."""
+        ...
+
 
 class Engine(Protocol):
     """Runs cells somewhere and reports each as it starts and ends."""
@@ -62,6 +71,7 @@ class _Running:
     since: float
     log: Path
     claim: Any  # the open file whose lock the process holds too
+    looked: float = 0.0  # when its progress was last judged
 
 
 class LocalEngine:
@@ -95,12 +105,19 @@ class LocalEngine:
         self._running: list[_Running] = []
 
     def run(self, cells: Sequence[Cell], report: Report) -> None:
-        """Run what is due; wait for cells that another controller's processes hold."""
+        """Run what is due; wait for cells that another controller's processes hold.
+
+        Ends when nothing waits or runs, and the report has nothing more.
+        """
         waiting = list(cells)
         for folder in (self.logs, self.claims):
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            while waiting or self._running:
+            while True:
+                room = self.jobs - len(self._running) - len(waiting)
+                waiting += report.more(room) if room > 0 else []
+                if not waiting and not self._running:
+                    return
                 waiting = [cell for cell in waiting if not self._taken(cell, report)]
                 self._collect(report)
                 time.sleep(0.1)
@@ -141,16 +158,27 @@ class LocalEngine:
     def _collect(self, report: Report) -> None:
         for running in list(self._running):
             elapsed = time.monotonic() - running.since
-            if running.process.poll() is None:
-                if self.timeout is None or elapsed < self.timeout:
-                    continue
+            if running.process.poll() is not None:
+                outcome = _outcome(running, elapsed)
+            elif self.timeout is not None and elapsed >= self.timeout:
                 _stop(running.process)
                 outcome = Outcome("failed", None, f"stopped after {elapsed:.0f} s", elapsed)
+            elif why := self._hopeless(running, report):
+                _stop(running.process)
+                outcome = Outcome("pruned", None, why, elapsed)
             else:
-                outcome = _outcome(running, elapsed)
+                continue
             self._running.remove(running)
             report.ended(running.cell, outcome)
             running.claim.close()
+
+    @staticmethod
+    def _hopeless(running: _Running, report: Report) -> str | None:
+        now = time.monotonic()
+        if now - running.looked < _LOOK:
+            return None
+        running.looked = now
+        return report.hopeless(running.cell)
 
     def _stop_all(self, report: Report) -> None:
         with _unhurried():

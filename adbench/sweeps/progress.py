@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -46,6 +46,16 @@ class Progress:
             return False
         return status != "failed" or self.retry_failed
 
+    def hopeless(self, cell: Cell) -> str | None:
+        """A cell of a grid always goes on to its end."""
+        del cell
+        return None
+
+    def more(self, room: int) -> Sequence[Cell]:
+        """A grid has no cells but those it began with."""
+        del room
+        return []
+
     def started(self, cell: Cell) -> None:
         self.table.set_running(cell)
         self._draw()
@@ -62,7 +72,7 @@ class Progress:
         self._draw()
 
     def _draw(self) -> None:
-        if self._live is not None:
+        if self._live is not None and self.table.cells:
             self._live.update(_rich_table(self.table))
 
 

@@ -43,21 +43,29 @@ class SweepTable:
 
     The run folders are the truth: a cell is finished where its folder says so.
 
+    Args:
+        growing: cells are added while the sweep goes on: those of a search.
+
     Raises:
         UserError: the folder holds another grid.
     """
 
-    def __init__(self, folder: Path, cells: Sequence[Cell]) -> None:
+    def __init__(self, folder: Path, cells: Sequence[Cell], *, growing: bool = False) -> None:
         self.folder = folder
         self.cells = list(cells)
         self.begun = time.time()
         grid = [list(cell.overrides) for cell in self.cells]
         stored = _stored_grid(folder)
-        if stored is not None and stored != grid:
+        if stored is not None and stored != grid and not growing:
             raise UserError(
                 f"{folder} holds another grid ({_compared(stored, grid)}); "
                 "choose another sweep.name"
             )
+
+    def add(self, cell: Cell) -> None:
+        """Take a further cell; one that is here already stays once."""
+        if all(cell.id != other.id for other in self.cells):
+            self.cells.append(cell)
 
     @property
     def entries(self) -> list[dict[str, Any]]:
@@ -242,7 +250,7 @@ def _entry(cell: Cell, status: str) -> dict[str, Any]:
     return {"overrides": list(cell.overrides), "values": cell.values, "status": status}
 
 
-_STATES = ("waiting", "running", "finished", "failed", "interrupted")
+_STATES = ("waiting", "running", "finished", "failed", "interrupted", "pruned")
 
 
 def _stored_grid(folder: Path) -> list[list[str]] | None:
