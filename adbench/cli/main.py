@@ -17,6 +17,11 @@ VERBS = {
     "sweep": ("adbench.cli.sweep", "many cells in one table: key=a,b,c ..."),
     "synthesize": ("adbench.cli.synthesize", "write synthetic anomalies and their masks"),
     "data": ("adbench.cli.data", "check | list: what is on disk, what is known"),
+    "reproduce": (
+        "adbench.cli.reproduce",
+        "a paper's table beside ours: paper=NAME table=N | list",
+    ),
+    "report": ("adbench.cli.report", "one page, Markdown, CSV or LaTeX of what was run"),
     "runs": ("adbench.cli.runs", "list finished and interrupted runs"),
     "distill": ("adbench.cli.distill", "train the network behind backbone=bundled"),
     "info": ("adbench.cli.info", "versions, devices, where things are looked for"),

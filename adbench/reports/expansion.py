@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from adbench.config.locate import conf_folder, options
 from adbench.errors import UserError, nearest
-from adbench.reports.published import PLACES, Paper, Table, paper_names, read_paper
+from adbench.reports.published import Paper, Table, paper_names, read_paper
 from adbench.reports.settings import ReproduceKeys, listed
 from adbench.runs.files import read_yaml
 

@@ -283,4 +283,4 @@ def _unequal(table: Table, column: str, other: Table) -> Iterator[Difference]:
         for metric in first.keys() & second.keys():
             if first[metric].value != second[metric].value:
                 texts = [cell[metric].text.partition("±")[0] for cell in (first, second)]
-                yield Difference(row, column, metric, *texts, table=other.id)  # type: ignore[arg-type]
+                yield Difference(row, column, metric, texts[0], texts[1], table=other.id)  # type: ignore[arg-type]
