@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from adbench.reports.published import Paper, Table
     from adbench.sweeps.grid import Cell
 
-HELP = """usage: adbench reproduce paper=NAME table=N [category=a,b] [setting=a,b] [seed=0,1] [KEY=...]
+HELP = """usage: adbench reproduce paper=NAME table=N [category=a,b] [setting=a,b] [KEY=...]
        adbench reproduce list [paper=NAME] [run.root=outputs]
 
 Trains what a table of a paper needs and is not finished yet, each cell a run folder of its own,
