@@ -31,7 +31,7 @@ the table's caveats. Further keys (train.steps=, dataset.root=, run.root=) go to
   collect=true            run nothing: what is finished below run.root, copied there from anywhere
   tolerance=0.5           exit code 1 where a figure of the same pictures is off by more points
   against=FILE            the same against a baseline of our own, which save=FILE once wrote
-  oracle=5                epochs between looks at the test set, for the paper's protocol alone
+  oracle=1                epochs between looks at the test set, for the paper's protocol alone
   jobs=1 timeout_minutes= cells at a time; stop a cell after so long
 
 The last line on stdout is the folder with result.json and result.md."""

@@ -89,7 +89,7 @@ def expanded(
 
 def _extras(paper: Paper, table: Table, keys: ReproduceKeys) -> list[str]:
     """Return what shows the paper's protocol beside the honest figures of one training."""
-    words = [f"train.oracle_every={keys.oracle}"] if keys.oracle else []
+    words = [f"train.oracle_every={keys.looks}"] if keys.looks else []
     if "pro" in table.metrics and paper.id in _FLAVOURS:
         words.append(f"metrics.pro_flavour={_FLAVOURS[paper.id]}")
     return words

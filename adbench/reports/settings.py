@@ -21,7 +21,7 @@ class ReproduceKeys:
     setting: str | tuple[str, ...] | None = None
     seed: Seed | tuple[Seed, ...] = 0
     scale: Scale = "cpu"
-    oracle: Number = 5
+    oracle: Number | None = None
     plan: bool = False
     probe: bool = False
     collect: bool = False
@@ -34,6 +34,13 @@ class ReproduceKeys:
     def __post_init__(self) -> None:
         if self.plan and self.collect:
             raise UserError("plan=true and collect=true: a plan runs nothing, and so collects")
+
+    @property
+    def looks(self) -> int:
+        """Epochs between looks at the test set for the paper's protocol; 0: none."""
+        if self.oracle is not None:
+            return self.oracle
+        return 1 if self.scale == "cpu" else 5
 
     @property
     def seeds(self) -> list[int]:
@@ -50,7 +57,6 @@ class ReportKeys:
     title: str = "adbench report"
     details: Number = 12
     gallery: Number = 24
-    thumbnail: Annotated[int, Within(32, 1024)] = 192
     bootstrap: Count = 500
     megabytes: Annotated[float, Within(1, 1000)] = 28.0
 
