@@ -206,7 +206,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 # What says where and how, not what: it sets no method apart.
-_SAID_APART = ("dataset", "seed", "run.", "plain", "hardware", "images.", "logger", "metrics.")
+_SAID_APART = (
+    *("dataset", "seed", "run.", "plain", "hardware", "images.", "logger", "metrics."),
+    *("train.oracle_every", "force"),
+)
 
 
 def label_runs(runs: Sequence[RunFacts]) -> None:

@@ -29,7 +29,7 @@ function edges(inside, width, height) {
   for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
     const here = y * width + x;
     if (!inside(here)) continue;
-    if (x === 0 || y === 0 || x === width - 1 || y === height - 1 || !inside(here - 1) || !inside(here + 1) || !inside(here - width) || !inside(here + width)) found.push(here);
+    if ((x > 0 && !inside(here - 1)) || (x < width - 1 && !inside(here + 1)) || (y > 0 && !inside(here - width)) || (y < height - 1 && !inside(here + width))) found.push(here);
   }
   return found;
 }
