@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from adbench.reports.expansion import Wanted
-from adbench.reports.measured import OURS, Measured
+from adbench.reports.measured import OURS, Measured, elsewhere
 from adbench.reports.published import Figure, Table
 
 NAMES = {
@@ -244,8 +244,8 @@ def document(
                 "place": cell.place,
                 "category": cell.category,
                 "seed": seed,
-                "overrides": list(cell.overrides),
-                "run": run.folder.as_posix(),
+                "overrides": [word for word in cell.overrides if not elsewhere(word)],
+                "run": "/".join(run.folder.parts[-4:]),
                 "honest": run.honest,
                 "paper_protocol": run.paper,
                 "minutes": run.minutes,

@@ -128,6 +128,11 @@ def run_folders(root: Path) -> list[Path]:
 _ELSEWHERE = ("dataset.root=", "run.", "hardware.", "plain=", "logger", "images.")
 
 
+def elsewhere(word: str) -> bool:
+    """Whether an override says where and how, not what."""
+    return word.startswith(_ELSEWHERE)
+
+
 def same_request(words: tuple[str, ...], folder: Path) -> bool:
     """Whether a run was started with these overrides, machine and place apart."""
     try:
@@ -138,7 +143,7 @@ def same_request(words: tuple[str, ...], folder: Path) -> bool:
 
 
 def _deciding(words: tuple[str, ...]) -> dict[str, str]:
-    kept = [word for word in words if not word.startswith(_ELSEWHERE)]
+    kept = [word for word in words if not elsewhere(word)]
     return {key: value for key, _, value in (word.partition("=") for word in kept)}
 
 
