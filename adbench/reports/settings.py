@@ -28,6 +28,7 @@ class ReproduceKeys:
     tolerance: NonNegative | None = None
     against: str | None = None
     save: str | None = None
+    archive: str | None = None
     jobs: Annotated[int, Within(1, 1024)] = 1
     timeout_minutes: Positive | None = None
 

@@ -1,6 +1,7 @@
 """Expansion, differences, tolerance and drift: facts on made-up runs."""
 
 import json
+import zipfile
 
 import pytest
 
@@ -215,7 +216,10 @@ def test_one_cheap_cell_from_plan_to_drift(tmp_path, capsys):
     assert {cell["protocol"] for cell in result["cells"]} == {"honest"}
     assert all(line["ours"] is not None for line in result["lines"])
     # again: reported, not repeated; then collected, and judged against itself
-    assert main([*words, f"against={baseline}"]) == 0
+    assert main([*words, f"against={baseline}", f"archive={tmp_path / 'all.zip'}"]) == 0
+    names = zipfile.ZipFile(tmp_path / "all.zip").namelist()
+    assert {"result.json", "code/adbench/reports/archive.py", "code/conf/train.yaml"} <= set(names)
+    assert sum(name.endswith("/metrics.json") for name in names) == 1
     assert main([*words, "collect=true", f"against={baseline}"]) == 0
     stored = json.loads(baseline.read_text())
     stored["lines"][0]["ours"] += 1
