@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +131,7 @@ class _Request:
         self.paper, self.table, self.keys = paper, table, keys
         self.arguments, self.cells, self.configs = arguments, cells, configs
         self.root = root.expanduser()
+        self.baseline = None if keys.against is None else _baseline(keys.against)
 
     @property
     def title(self) -> str:
@@ -187,7 +190,8 @@ class _Request:
             say(f"probing {cell.setting}: 8 steps")
             with tempfile.TemporaryDirectory() as folder:
                 short = ["train.steps=8", "train.oracle_every=0", f"run.root={folder}"]
-                main(["train", *cell.overrides, *short, "plain=true"])
+                with contextlib.redirect_stdout(sys.stderr):
+                    main(["train", *cell.overrides, *short, "plain=true"])
                 found += rates(Path(folder), str(environment()["device"]))
         return found
 
@@ -339,14 +343,27 @@ class _Request:
 
     def _judged(self, lines: Sequence[Line]) -> list[Verdict]:
         from adbench.reports.comparison import drifted, outside
-        from adbench.runs.files import read_record
 
-        if self.keys.against is not None:
-            stored = read_record(Path(self.keys.against).expanduser())
-            if not isinstance(stored.get("lines"), list):
-                raise UserError(f"against={self.keys.against}: no baseline; save=FILE writes one")
-            return drifted(lines, stored, self.keys.tolerance or 0.01)
+        if self.baseline is not None:
+            return drifted(lines, self.baseline, self.keys.tolerance or 0.01)
         return [] if self.keys.tolerance is None else outside(lines, self.keys.tolerance)
+
+
+def _baseline(path: str) -> dict[str, Any]:
+    """Return a baseline of our own figures; read before anything is trained.
+
+    Raises:
+        UserError: the file is missing, or is none.
+    """
+    from adbench.runs.files import read_json
+
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"against={path}: no such file; save=FILE writes a baseline")
+    stored = read_json(file)
+    if not isinstance(stored, dict) or not isinstance(stored.get("lines"), list):
+        raise UserError(f"against={path}: no baseline; save=FILE writes one")
+    return stored
 
 
 def _list(words: Sequence[str]) -> int:

@@ -135,13 +135,13 @@ def histogram(
     low, high = min(values), max(values)
     pad = 0.02 * (high - low) or 0.5
     axis = Axis("score", low - pad, high + pad)
-    row, wide = 64, 640
+    row, wide = 54, 640
     rows = {name: scores for name, scores in groups.items() if scores}
     bottom = row * len(rows)
     parts = []
     for number, (name, scores) in enumerate(rows.items()):
         parts += _bars(axis, scores, number, row, wide)
-        parts.append(f'<text x="4" y="{number * row + 19}">{escape(name)}: {len(scores)}</text>')
+        parts.append(f'<text x="4" y="{number * row + 16}">{escape(name)}: {len(scores)}</text>')
     for tick in axis.ticks():
         x = axis.share(tick) * wide
         parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" class="mid">{tick:.4g}</text>')
@@ -163,8 +163,8 @@ def _bars(axis: Axis, scores: Sequence[float], number: int, row: int, wide: int)
     top, bin_wide = max(counts), wide / _BINS
     return [
         f'<rect class="bar hue{number % HUES}" x="{place * bin_wide:.1f}" '
-        f'y="{(number + 1) * row - count / top * (row - 28):.1f}" '
-        f'width="{bin_wide - 1:.1f}" height="{count / top * (row - 28):.1f}"/>'
+        f'y="{(number + 1) * row - count / top * (row - 24):.1f}" '
+        f'width="{bin_wide - 1:.1f}" height="{count / top * (row - 24):.1f}"/>'
         for place, count in enumerate(counts)
         if count
     ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from adbench.reports.expansion import Wanted
-from adbench.reports.measured import OURS, Measured, elsewhere
+from adbench.reports.measured import Measured, elsewhere
 from adbench.reports.published import Figure, Table
 
 NAMES = {
@@ -88,13 +88,7 @@ def compared(
             for metric in table.metrics
             if metric in NAMES
         ]
-    return [_marked(line, side_by_side) for line in lines]
-
-
-def _marked(line: Line, side_by_side: bool) -> Line:
-    from dataclasses import replace
-
-    return replace(line, side_by_side=side_by_side)
+    return [replace(line, side_by_side=side_by_side) for line in lines]
 
 
 def _line(
@@ -254,8 +248,3 @@ def document(
             for (cell, seed), run in found.items()
         ],
     }
-
-
-def known_metrics(table: Table) -> list[str]:
-    """Return the table's metrics that ours can stand beside."""
-    return [metric for metric in table.metrics if metric in OURS or metric == "images_per_second"]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from adbench.config.locate import conf_folder, options
 from adbench.errors import UserError, nearest
+from adbench.reports.measured import OURS
 from adbench.reports.published import Paper, Table, paper_names, read_paper
 from adbench.reports.settings import ReproduceKeys, listed
 from adbench.runs.files import read_yaml
@@ -73,6 +74,11 @@ def expanded(
     if told.answer == "no" or (told.experiment is None):
         why = told.why or "nothing runs it"
         raise UserError(f"{paper.id} {table.where} is not reproduced: {why}")
+    if not {*OURS, "images_per_second"} & set(table.metrics):
+        raise UserError(
+            f"{paper.id} {table.where}: runs measure none of its figures "
+            f"({', '.join(table.metrics)})"
+        )
     preset = f"{told.experiment}_{keys.scale}"
     if preset not in options("experiment"):
         raise UserError(f"no preset experiment={preset}: {paper.method} lacks it at this scale")

@@ -188,6 +188,16 @@ def test_the_list_names_every_table(capsys):
         (["paper=glass", "table=1", "train.stepz=3"], "did you mean 'steps'"),
         (["paper=glass", "table=1", "plan=true", "collect=true"], "plan"),
         (["paper=glass", "table=1", "dataset.root=/nowhere"], "nowhere"),
+        (["paper=glass", "table=1", "seed=-1"], "seed"),
+        (["paper=glass", "table=1", "seed=0,b"], "seed"),
+        (["paper=glass", "table=1", "tolerance=-1"], "tolerance"),
+        (["paper=glass", "table=1", "jobs=0"], "jobs"),
+        (["paper=glass", "table=1", "oracle=x"], "oracle"),
+        (["paper=glass", "table=1", "plan=maybe"], "plan"),
+        (["paper=glass", "table=1", "timeout_minutes=0"], "timeout_minutes"),
+        ([*"paper=glass table=1 dataset=demo category=box against=/nowhere".split()], "against"),
+        (["paper=realnet", "table=S6"], "Inception"),
+        (["paper=glass", "table=1", "category=bottle", "setting=x", "--config-dir=/n"], "/n"),
     ],
 )
 def test_bad_requests_are_one_line(words, told, capsys):

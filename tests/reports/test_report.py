@@ -119,6 +119,17 @@ def test_nothing_to_report_is_one_line(tmp_path, capsys):
     assert "details" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "word", ["format=pdf", "gallery=-1", "megabytes=0", "bootstrap=0", "details=x"]
+)
+def test_keys_have_types_and_ranges(word, tmp_path, capsys):
+    made_up(tmp_path)
+    assert main(["report", f"runs={tmp_path}", word]) == 2
+    error = capsys.readouterr().err.strip()
+    assert word.partition("=")[0] in error
+    assert "\n" not in error
+
+
 def test_all_formats_are_written_and_csv_is_exact(tmp_path, capsys):
     made_up(tmp_path, auroc=0.123456789)
     assert main(["report", f"runs={tmp_path}", "format=all"]) == 0
