@@ -145,8 +145,8 @@ class _Request:
         length = [f"{train[key]} {key}" for key in ("steps", "epochs", "minutes") if train[key]]
         size = config["dataset"]["image_size"]
         return (
-            f"ours: scale={self.keys.scale} ({self.cells[0].overrides[0]}), "
-            f"{' or '.join(length) or 'no training'}, batch {train['batch_size']}, {size} px, "
+            f"ours: scale={self.keys.scale} ({self.cells[0].overrides[0]}), at most "
+            f"{' and '.join(length) or 'no training'}, batch {train['batch_size']}, {size} px, "
             f"backbone {config['backbone']['name']}; seed {', '.join(map(str, self.keys.seeds))}"
         )
 
@@ -203,6 +203,10 @@ class _Request:
         lines = compared(
             self.table, self.cells, runs, self.keys.seeds, side_by_side=self.keys.jobs > 1
         )
+        if self.keys.collect:  # whatever is done: what nobody ran has no line
+            lines = [line for line in lines if line.seeds]
+            if not lines:
+                raise UserError(f"nothing of {self.paper.id} {self.table.where} below {self.root}")
         text = self._markdown(lines)
         folder = self._folder()
         self._write(folder, lines, runs, text)
@@ -217,7 +221,7 @@ class _Request:
         missing = len(self.cells) * len(self.keys.seeds) - len(runs)
         if missing:
             say(f"{missing} cells are not finished")
-        return 1 if verdicts or missing else 0
+        return 1 if verdicts or (missing and not self.keys.collect) else 0
 
     def _folder(self) -> Path:
         from adbench.cli.sweep import sweep_folder

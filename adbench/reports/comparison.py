@@ -30,6 +30,7 @@ class Line:
     Attributes:
         printed: as the paper has it; None where it prints none.
         alike: the print is of the same pictures.
+        pictures: whose ours are, in words.
         ours, spread: mean over seeds of the mean over categories; None before all are there.
         by_paper: the same by the paper's protocol.
         seeds: finished ones; ``of``: asked for.
@@ -42,6 +43,7 @@ class Line:
     metric: str
     printed: str | None
     alike: bool
+    pictures: str
     ours: float | None
     spread: float | None
     by_paper: float | None
@@ -84,19 +86,25 @@ def compared(
             if all((cell, seed) in found for cell in group)
         ]
         lines += [
-            _line(setting, place, metric, printed.get(metric), group[0].alike, whole, len(seeds))
+            _line(group, metric, printed.get(metric), whole, len(seeds))
             for metric in table.metrics
             if metric in NAMES
         ]
     return [replace(line, side_by_side=side_by_side) for line in lines]
 
 
+def _pictures(group: Sequence[Wanted]) -> str:
+    """Return whose pictures a line's are: the printed place, and what of it where not all."""
+    names = list(dict.fromkeys(cell.category for cell in group))
+    if group[0].alike or names == ["all"]:
+        return group[0].place
+    return f"{group[0].place}: {', '.join(names)}"
+
+
 def _line(
-    setting: str,
-    place: str,
+    group: Sequence[Wanted],
     metric: str,
     printed: Figure | None,
-    alike: bool,
     whole: Sequence[Sequence[Measured]],
     of: int,
 ) -> Line:
@@ -108,11 +116,12 @@ def _line(
         ours = _per_seed(whole, metric, "honest")
         by_paper = _per_seed(whole, metric, "paper")
     return Line(
-        setting,
-        place,
+        group[0].setting,
+        group[0].place,
         metric,
         None if printed is None else printed.text,
-        alike,
+        group[0].alike,
+        _pictures(group),
         statistics.mean(ours) if ours else None,
         statistics.stdev(ours) if len(ours) > 1 else None,
         statistics.mean(by_paper) if by_paper else None,
@@ -157,7 +166,7 @@ def table_rows(lines: Sequence[Line]) -> list[list[str]]:
     return [
         [
             line.setting,
-            line.place,
+            line.pictures,
             NAMES[line.metric],
             "-" if line.printed is None else line.printed + ("" if line.alike else "*"),
             _percent(line.ours) + ("" if line.spread is None else f" ± {line.spread:.2f}"),

@@ -104,6 +104,7 @@ def test_a_mean_waits_for_all_of_its_categories(tmp_path):
     cells = [cell for cell in cells if cell.place == "MVTec AD"]
     line = compared(GLASS.table("4"), cells, {(cells[0], 0): _measured(tmp_path, 1.0)}, [0])[0]
     assert line.ours is None
+    assert line.pictures == "MVTec AD: bottle, pill"
 
 
 def test_tolerance_judges_like_with_like_only(tmp_path):
