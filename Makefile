@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-run: $(STAMP) ## train GLASS on the built-in demo data set; heat maps and a table (minutes)
+run: $(STAMP) ## train GLASS on the built-in demo data set; a table and a page of it (minutes)
 	$(BIN)/adbench train experiment=quickstart
+	$(BIN)/adbench report runs=outputs/glass/demo
 
 test: $(STAMP) lint types ## lint, types and the whole suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)

@@ -18,6 +18,11 @@ VERBS = {
     "synthesize": ("adbench.cli.synthesize", "write synthetic anomalies and their masks"),
     "data": ("adbench.cli.data", "check | list: what is on disk, what is known"),
     "runs": ("adbench.cli.runs", "list | compare | clean: what has been run"),
+    "reproduce": (
+        "adbench.cli.reproduce",
+        "a paper's table beside ours: paper=NAME table=N | list",
+    ),
+    "report": ("adbench.cli.report", "one page, Markdown, CSV or LaTeX of what was run"),
     "distill": ("adbench.cli.distill", "train the network behind backbone=bundled"),
     "info": ("adbench.cli.info", "versions, devices, where things are looked for"),
     "completion": ("adbench.cli.completion", "shell completion: bash | zsh | fish"),

@@ -81,7 +81,7 @@ def run(words: Sequence[str]) -> int:
     name = keys.name or _hash_of([*rest, *map(str, (keys.rows or {}).items())])
     folder = sweep_folder(first["run"]["root"], name)
     table = SweepTable(folder, cells)
-    _run_cells(table, keys, arguments, plain=bool(first["plain"]))
+    run_cells(table, keys, arguments, plain=bool(first["plain"]))
     print(table.markdown())
     print(folder)
     return 1 if table.counts().get("failed") else 0
@@ -148,7 +148,8 @@ def _categories(cell: Cell, config_dir: Path | None) -> list[str]:
     return chosen_categories(from_mapping(DatasetKeys, section, "dataset"))
 
 
-def _run_cells(table: SweepTable, keys: SweepKeys, arguments: Arguments, *, plain: bool) -> None:
+def run_cells(table: SweepTable, keys: SweepKeys, arguments: Arguments, *, plain: bool) -> None:
+    """Run what a table lacks, each cell a process of its own."""
     from adbench.sweeps.engine import claimed
     from adbench.sweeps.progress import Progress
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from adbench.backbones.files import regular_file
@@ -65,6 +66,7 @@ def run(words: Sequence[str]) -> int:
     found = {folder.parent.name: read_metrics(folder) for folder in folders}
     show_metrics(found, plain=bool(config["plain"]))
     show_threshold(found)
+    say(f"a page of it: {_report_command(folders)}")
     if len(folders) == 1:
         print(folders[0])
         return 0
@@ -72,6 +74,14 @@ def run(words: Sequence[str]) -> int:
     write_summary(above / f"summary-{folders[0].name}.json", found, folders)
     print(above)
     return 0
+
+
+def _report_command(folders: Sequence[Path]) -> str:
+    """Return what to type for a report of these runs."""
+    import shlex
+
+    place = folders[0] if len(folders) == 1 else folders[0].parent.parent
+    return f"adbench report {shlex.quote(f'runs={place}')}"
 
 
 def show_metrics(found: dict[str, dict[str, Any]], *, plain: bool) -> None:

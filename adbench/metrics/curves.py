@@ -152,6 +152,32 @@ def pro_curve(counts: Counts) -> tuple[Float, Float]:
     return x, np.r_[0.0, overlap, 1.0]
 
 
+def roc_curve(counts: Counts) -> tuple[Float, Float]:
+    """Return false and true positive rate, from (0, 0) to (1, 1); two points a positive's score."""
+    x = np.stack([counts.above, counts.above + counts.equal], 1)[::-1].ravel() / counts.negatives
+    height = np.cumsum(counts.positive[::-1]) / counts.positives
+    y = np.stack([np.r_[0.0, height[:-1]], height], 1).ravel()
+    return np.r_[0.0, x, 1.0], np.r_[0.0, y, 1.0]
+
+
+def precision_recall_curve(counts: Counts) -> tuple[Float, Float]:
+    """Return recall, ascending, and precision, one point a distinct positive's score."""
+    true = counts.true_positives()[::-1]
+    precision = true / (true + (counts.above + counts.equal)[::-1])
+    return true / counts.positives, precision
+
+
+def thinned(x: Float, y: Float, points: int = 200) -> tuple[list[float], list[float]]:
+    """Return at most ``points`` points of a curve in 0..1, evenly along it, both ends kept."""
+    if len(x) > points:
+        steps = np.hypot(np.diff(x), np.diff(y))
+        length = np.r_[0.0, np.cumsum(steps)]
+        wanted = np.linspace(0, length[-1], points)
+        places = np.unique(np.searchsorted(length, wanted).clip(0, len(x) - 1))
+        x, y = x[places], y[places]
+    return np.round(x, 6).tolist(), np.round(y, 6).tolist()
+
+
 def area_up_to(x: Float, y: Float, limit: float) -> float:
     """Return the trapezoid under the curve from 0 to ``limit``, divided by ``limit``.
 

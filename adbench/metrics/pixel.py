@@ -22,6 +22,10 @@ from adbench.metrics.curves import (
     counted,
     f1_max,
     limit_key,
+    precision_recall_curve,
+    pro_curve,
+    roc_curve,
+    thinned,
 )
 from adbench.metrics.flavours import FLAVOURS
 from adbench.metrics.histogram import ScoreHistogram
@@ -160,6 +164,21 @@ class PixelMetrics:
             found[f"pro_{self.pro_flavour}"] = self._flavoured(groups)
         found["why"] = self._reasons(counts.positives, counts.negatives, groups)
         return found
+
+    def curves(self) -> dict[str, Any]:
+        """Return points of the ROC, precision-recall and PRO curves of all pixels.
+
+        Empty where one class is missing, and by histogram, whose points are not kept.
+        """
+        counts = None if self.mode == "histogram" else self._counts(None)
+        if counts is None or not counts.positives or not counts.negatives:
+            return {}
+        found = {"roc": roc_curve(counts), "pr": precision_recall_curve(counts)}
+        if counts.regions > 0:
+            found["pro"] = pro_curve(counts)
+        return {
+            name: dict(zip("xy", thinned(*curve), strict=True)) for name, curve in found.items()
+        }
 
     def _chosen(self, groups: Collection[str] | None) -> list[GroupScores]:
         return [s for name, s in self._groups.items() if groups is None or name in groups]

@@ -1,0 +1,1 @@
+"""What was published, what we measured, and how both are shown."""

@@ -47,6 +47,7 @@ class Evaluation:
             metrics.json.
         scores, labels: [n] in the order of the samples.
         seconds: inference and metrics apart.
+        curves: points of the pixels' curves, see ``PixelMetrics.curves``.
     """
 
     metrics: dict[str, Any]
@@ -54,6 +55,7 @@ class Evaluation:
     scores: NDArray[np.float64]
     labels: NDArray[np.int64]
     seconds: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, Any] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -138,9 +140,9 @@ def evaluate(
         "inference": total - tally.seconds,
         "metrics": time.perf_counter() - started + tally.seconds,
     }
-    return Evaluation(
-        metrics, tally.samples, np.array(tally.scores), np.array(tally.labels), seconds
-    )
+    scores, labels = np.array(tally.scores), np.array(tally.labels)
+    curves = pixel.curves() if each is not None else {}
+    return Evaluation(metrics, tally.samples, scores, labels, seconds, curves)
 
 
 class _Tally:

@@ -27,11 +27,13 @@ from adbench.training.data import build_datamodule, check_data
 from adbench.training.evaluate import (
     Evaluation,
     HeldOut,
+    Scored,
     evaluate,
     held_out,
     prediction_rows,
     write_predictions,
 )
+from adbench.training.gallery import Gallery
 from adbench.training.hardware import check_hardware
 from adbench.training.heatmaps import write_png
 from adbench.training.pictures import HeatMaps
@@ -83,6 +85,12 @@ def tested(
     device = device_of(keys.hardware.accelerator)
     threshold = stored.threshold
     pictures = HeatMaps(detector, datamodule, device, keys.images.save)
+    gallery = Gallery(datamodule)
+
+    def shown(scored: Scored) -> None:
+        pictures(scored)
+        gallery(scored)
+
     before = _digest(detector)
     found: Evaluation = evaluate(
         detector,
@@ -90,12 +98,15 @@ def tested(
         keys.metrics,
         device,
         pixel_threshold=stored.pixel_threshold,
-        each=pictures,
+        each=shown,
     )
     if _digest(detector) != before:
         raise UserError("the detector changed while it was tested: its figures mean nothing")
     write_predictions(folder / "predictions.csv", prediction_rows(found, threshold.value))
+    write_json(folder / "curves.json", {"schema": 1, "pixel": found.curves})
     pictures.write(confined(folder, "images"), stored)
+    if keys.images.save != 0:
+        gallery.write(confined(folder, "images", "gallery"), stored)
     _write_histograms(folder, found, stored)
     return {
         "schema": SCHEMA,

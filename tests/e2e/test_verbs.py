@@ -19,7 +19,7 @@ from tests.e2e.verbs import REPOSITORY, TOY, metrics
 from tests.e2e.verbs import process as adbench
 
 FILES = (
-    "config.yaml overrides.yaml run.json metrics.json history.csv predictions.csv "
+    "config.yaml overrides.yaml run.json metrics.json curves.json history.csv predictions.csv "
     "detector.safetensors detector.yaml threshold.json scores.png log.txt"
 ).split()
 
