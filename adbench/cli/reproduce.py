@@ -268,9 +268,10 @@ class _Request:
 
     def _collected(self) -> dict[tuple[Wanted, int], Measured]:
         """Return what is finished below the root, whoever ran it."""
-        from adbench.reports.measured import read_measured, run_folders, same_request
+        from adbench.reports.measured import read_measured, same_request
+        from adbench.runs.registry import run_folders
 
-        folders = run_folders(self.root)
+        folders = list(run_folders(self.root))
         found = {}
         for name, cell in self._sweep_cells().items():
             for folder in folders:

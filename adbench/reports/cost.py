@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adbench.reports.measured import at, read_config, run_folders
+from adbench.reports.measured import at, read_config
 from adbench.runs.files import read_record
+from adbench.runs.registry import run_folders
 
 
 @dataclass(frozen=True, slots=True)

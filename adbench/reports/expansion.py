@@ -37,8 +37,10 @@ class Wanted:
     overrides: tuple[str, ...]
 
 
-def setting_overrides(table: Table) -> dict[str, tuple[str, ...]]:
+def setting_overrides(table: Table, scale: str = "paper") -> dict[str, tuple[str, ...]]:
     """Return printed name of each setting that can be run -> its overrides.
+
+    Where a sweep has a form for two cores (NAME_cpu), that is taken at ``scale=cpu``.
 
     Raises:
         UserError: conf/sweep lacks the table's file or a row.
@@ -47,6 +49,8 @@ def setting_overrides(table: Table) -> dict[str, tuple[str, ...]]:
     if told.sweep is None:
         return dict(told.settings)
     path = conf_folder() / "sweep" / f"{told.sweep}.yaml"
+    small = path.with_stem(f"{told.sweep}_cpu")
+    path = small if scale == "cpu" and small.is_file() else path
     if not path.is_file():
         known = options("sweep")
         raise UserError(f"no sweep '{told.sweep}'{nearest(told.sweep, known)}: not built yet")
@@ -82,7 +86,7 @@ def expanded(
     preset = f"{told.experiment}_{keys.scale}"
     if preset not in options("experiment"):
         raise UserError(f"no preset experiment={preset}: {paper.method} lacks it at this scale")
-    settings = _chosen(setting_overrides(table), listed(keys.setting), "setting")
+    settings = _chosen(setting_overrides(table, keys.scale), listed(keys.setting), "setting")
     places = _places(paper, table, keys, rest)
     common = [f"experiment={preset}", *told.fixed]
     return [

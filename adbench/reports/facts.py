@@ -94,6 +94,9 @@ class RunFacts:
         found += [mark for mark in told if not mark.startswith("pro_")]  # not shown here
         if section(self.record, "weights").get("source") == "random":
             found.append("random weights")
+        # not every "draem" saw DTD: what the anomalies were made of stands beside the figures
+        made_of = section(self.record, "synthesis")
+        found += [f"{name} {source}" for name, source in made_of.items()]
         opened = section(self.record, "sealed").get("opened")
         return [*found, "TEST FILES OPENED IN TRAINING"] if opened else found
 

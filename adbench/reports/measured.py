@@ -118,12 +118,6 @@ def at(document: Mapping[str, Any], *keys: str) -> float | None:
     return float(found)
 
 
-def run_folders(root: Path) -> list[Path]:
-    """Return every run folder below ``root``, in order; links are not followed."""
-    found = (path.parent for path in root.glob("*/*/*/*/run.json"))
-    return sorted(folder for folder in found if not folder.is_symlink())
-
-
 # What says where and how a run is made, not what: two machines' runs differ in it.
 _ELSEWHERE = ("dataset.root=", "run.", "hardware.", "plain=", "logger", "images.")
 

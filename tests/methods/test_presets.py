@@ -389,7 +389,7 @@ NAMED = {
     },
 }
 # one setting of the preset at a time; whole synthesizers against each other
-FREE = {"glass_preset", "realnet_table1"}
+FREE = {"glass_preset", "realnet_table1", "realnet_table1_cpu"}
 
 
 def rows_of(name):
