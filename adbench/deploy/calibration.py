@@ -15,7 +15,6 @@ from adbench.deploy.inspector import Inspector
 from adbench.deploy.sources import pictures_below
 from adbench.deploy.stream import Ahead, decoded
 from adbench.errors import UserError
-from adbench.metrics.ad2 import PixelMoments
 from adbench.runs.files import confined, write_json
 from adbench.training.threshold import FILE, StoredThreshold
 
@@ -42,7 +41,7 @@ def calibrated(
     if not folder.is_dir():
         raise UserError(f"calibrate={shown_path(folder)} is not a folder of normal pictures")
     scores: list[float] = []
-    moments = PixelMoments()
+    moments: list[tuple[float, float]] = []  # mean and mean square of each map, all of one size
     ahead = Ahead(
         pictures_below(folder, folder / "predictions"),
         lambda item: decoded(item, inspector.reading, max_pixels, view=False),
@@ -59,15 +58,16 @@ def calibrated(
         if not np.isfinite(found).all():
             raise UserError("calibrate=: the detector gave a score that is no number")
         scores += [float(score) for score in found]
-        for values in maps:
-            moments.update(values)
+        exact = maps.astype(np.float64)
+        moments += zip(exact.mean((1, 2)), np.square(exact).mean((1, 2)), strict=True)
     if not scores:
         raise UserError(f"calibrate={shown_path(folder)} holds no readable picture")
     source = f"{len(scores)} pictures of {shown_path(folder.absolute())}"
+    mean, square = np.array(moments).mean(0)
     taken = StoredThreshold(
         replace(inspector.rule.stored.threshold, source=source),
         np.array(scores, dtype=np.float64),
-        moments.threshold,
+        float(mean + 3 * np.sqrt(max(square - mean**2, 0.0))),
     )
     return Rule.of(taken.at(rate, source))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from adbench.deploy.decision import Rule
 from adbench.deploy.inspector import Inspector
 from adbench.deploy.reading import Reading
+from adbench.deploy.runtime import file_sha256
 from adbench.errors import UserError
 from adbench.methods.base import Detector, load_detector
 from adbench.runs.files import read_yaml
@@ -81,9 +81,3 @@ def inspector_of_run(folder: Path, device: str = "auto", threads: int | None = N
     detector, reading, rule, sha256 = open_detector(folder, chosen)
     name = type(detector).__name__.removesuffix("Detector").lower()
     return Inspector(TorchEngine(detector, chosen), reading, rule, f"{name}@{sha256[:12]}", sha256)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file in hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

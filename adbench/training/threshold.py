@@ -91,13 +91,13 @@ def write_threshold(folder: Path, normal: HeldOut, keys: ThresholdKeys) -> Store
     return StoredThreshold(threshold, normal.scores, normal.pixel_threshold)
 
 
-def read_threshold(folder: Path) -> StoredThreshold:
-    """Return a run's threshold.
+def read_threshold(folder: Path, name: str = FILE) -> StoredThreshold:
+    """Return a run's threshold, or one stored under another name.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    path = folder / FILE
+    path = folder / name
     found = read_record(path)
     try:
         value, rate = (_number(found[key]) for key in ("value", "expected_false_alarm_rate"))
