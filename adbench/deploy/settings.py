@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from adbench.config.typed import Count, NonNegative, Number, Positive, Share, Within
+from adbench.config.typed import Count, NonNegative, Positive, Share, Within
 from adbench.errors import UserError
 
 Drawn = Literal["none", "ng", "all"]
@@ -137,7 +137,6 @@ class ServeKeys:
     body_seconds: Annotated[float, Within(0.1, 3600)] = 10.0
     drain_seconds: Annotated[float, Within(0, 3600)] = 30.0
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    log: Number = 1
 
     def __post_init__(self) -> None:
         if not self.run and not self.model:
