@@ -41,12 +41,35 @@ class Detector(nn.Module):
     the batch; all tensors it needs are in ``state_dict``; ``config`` holds the plain keyword
     arguments from which ``type(self)(**config)`` builds the same architecture without reading
     any weights file.
+
+    Attributes:
+        pictures: how a run brought pictures to it: ``size``, ``fit``, ``bits``; set on loading.
+        threshold: the run's, in raw score units; None where it has none. Set on loading.
     """
 
     config: dict[str, Any]
+    pictures: Mapping[str, Any] | None = None
+    threshold: float | None = None
 
     def forward(self, image: Tensor) -> Prediction:
         raise TypeError(f"{type(self).__name__} does not implement forward")
+
+    def predict(self, image: Any) -> Prediction:
+        """Return score and map of pictures, brought to size as the run brought its own.
+
+        Args:
+            image: a path, a PIL image, [H, W], [H, W, 3] or [B, H, W, 3] uint8 RGB, or a tensor
+                [3, H, W] or [B, 3, H, W] in 0..1. ``score > detector.threshold`` is anomalous.
+
+        Returns:
+            score [B], and the map [B, 1, H, W] in the pictures' own frame, both on the CPU.
+
+        Raises:
+            UserError: a file cannot be read, or the input is none of these.
+        """
+        from adbench.methods.inputs import predicted
+
+        return predicted(self, image)
 
     def named_maps(self, image: Tensor) -> dict[str, Tensor]:
         """Partial maps worth drawing, by name, each [B, 1, H, W]; empty for most methods."""
@@ -108,7 +131,18 @@ def load_detector(folder: str | Path, device: str | torch.device = "cpu") -> Det
     except Exception as error:  # whatever a constructor makes of a config that is not its own
         told = " ".join(str(error).split())[:160]
         raise UserError(f"{folder} holds a damaged detector ({told}); {WAY_OUT}") from error
+    pictures = document.get("pictures")
+    detector.pictures = pictures if isinstance(pictures, dict) else None
+    detector.threshold = _threshold(folder / "threshold.json")
     return detector.to(device).eval()
+
+
+def _threshold(path: Path) -> float | None:
+    """Return a run's threshold, if one is stored beside its detector."""
+    from adbench.runs.files import read_record
+
+    value = read_record(path).get("value") if path.is_file() else None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _state(path: Path) -> dict[str, Tensor]:

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adbench.errors import UserError
 from adbench.runs.files import (
     WAY_OUT,
@@ -99,6 +97,8 @@ class RunFolder:
 
     def begin(self, config: Mapping[str, Any], overrides: list[str]) -> None:
         """Write what was asked for; keeps checkpoints and stages of an interrupted run."""
+        import yaml  # here, for those who only hold a folder
+
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         write_text(self.path / "overrides.yaml", yaml.safe_dump(overrides))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from adbench.config.schema import ThresholdKeys
 from adbench.errors import UserError
 from adbench.runs.files import WAY_OUT, read_record, write_json
-from adbench.training.evaluate import HeldOut
+
+if TYPE_CHECKING:  # a line's PC decides without torch
+    from adbench.training.evaluate import HeldOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +91,13 @@ def write_threshold(folder: Path, normal: HeldOut, keys: ThresholdKeys) -> Store
     return StoredThreshold(threshold, normal.scores, normal.pixel_threshold)
 
 
-def read_threshold(folder: Path) -> StoredThreshold:
-    """Return a run's threshold.
+def read_threshold(folder: Path, name: str = FILE) -> StoredThreshold:
+    """Return a run's threshold, or one stored under another name.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    path = folder / FILE
+    path = folder / name
     found = read_record(path)
     try:
         value, rate = (_number(found[key]) for key in ("value", "expected_false_alarm_rate"))

@@ -53,6 +53,8 @@ def upsampled_peak(maps: Tensor, size: Sequence[int]) -> Tensor:
     if maps.shape[-2:] == torch.Size(size):
         return maps.amax((2, 3))
     rows = maps.flatten(0, 1)
+    if torch.compiler.is_compiling():  # an export keeps its batch open: no loop over it
+        return enlarged(rows, size).amax((1, 2)).view(maps.shape[:2])
     budget = 1 << (24 if maps.is_cuda else 19)  # values at a time: what stays in the CPU's cache
     step = max(1, budget // (size[0] * size[1]))
     peaks = [enlarged(chunk, size).amax((1, 2)) for chunk in rows.split(step)]
