@@ -77,6 +77,8 @@ class PatchDetector(Detector):
 
     def rows(self, image: Tensor) -> Tensor:
         """Return patch features [B, P, C] float32 of images at the working size."""
+        # Channels last: a third faster on a CPU, equal but for the order of sums.
+        image = image.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             maps = [found.float() for found in self.backbone(image)]
         found: Tensor = self.aggregation(maps).rows()
@@ -91,9 +93,7 @@ class PatchDetector(Detector):
         rows = self.rows(working_picture(image, self.image_size))
         with torch.autocast(image.device.type, enabled=False):
             distance, score = self.judged(rows)
-        anomaly_map = smooth_upsample(
-            distance.view(-1, 1, *self.grid), self.image_size, self.sigma
-        )
+        anomaly_map = smooth_upsample(distance.view(-1, 1, *self.grid), self.image_size, self.sigma)
         if self.score == "map":
             score = anomaly_map.amax((1, 2, 3))
         if size != self.image_size:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _POOL = 512  # candidates looked at between two updates of all distances
-_CHUNK = 1 << 14  # rows of a product that stays in the cache
+_CHUNK = 1 << 12  # rows of a product that stays in the cache
 
 
 def projected(rows: Tensor, columns: int | None, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adbench.methods.memory import refuse_beyond
-from adbench.methods.patchcore.search import nearest, plain_nearest
+from adbench.methods.patchcore.search import Bank
 from adbench.methods.patches import PatchDetector
 
 
@@ -22,8 +22,8 @@ class PatchcoreDetector(PatchDetector):
         bank: features kept, M.
         distance: ``euclidean``, or ``cosine``: between features of length 1.
         positional: features carry their place, so that near ones are nearer.
-        score: ``map``, ``grid``, or ``reweighted``: the largest distance, lowered where the
-            nearest feature lies among others that are as near (``reweighting``).
+        score: ``map``, ``grid``, or ``reweighted``: the largest distance, lowered where
+            normal features are rare (``reweighted_score``).
         neighbours: of the nearest feature, for ``reweighted``.
     """
 
@@ -47,11 +47,9 @@ class PatchcoreDetector(PatchDetector):
             "positional": positional,
             "neighbours": neighbours,
         }
-        self.bank: Tensor
         self.weight: Tensor
-        refuse_beyond(2 * bank * self.width, "the bank", "model.bank")
-        # Half precision: rounds a feature by 5e-4 of its size, far less than features differ.
-        self.register_buffer("bank", torch.zeros(bank, self.width, dtype=torch.float16))
+        refuse_beyond(8 * bank * self.width, "the bank", "model.bank")
+        self.bank = Bank(bank, self.width)
         self.register_buffer("weight", torch.zeros(()))
         self.register_buffer("place", _places(self.grid), persistent=False)
 
@@ -62,7 +60,7 @@ class PatchcoreDetector(PatchDetector):
 
     def set_bank(self, rows: Tensor) -> None:
         """Take over the features kept, [M, width]."""
-        self.bank = rows.to(torch.float16)
+        self.bank.set(rows)
         self.config["bank"] = len(rows)
 
     def compared(self, features: Tensor) -> Tensor:
@@ -75,42 +73,32 @@ class PatchcoreDetector(PatchDetector):
 
     def judged(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         compared = self.compared(rows)
-        bank = self.bank.float()
-        search = plain_nearest if _traced() else nearest
-        flat = search(compared.flatten(0, 1), bank)
-        distance = flat.squared.sqrt().view(len(rows), -1)
+        distance = self.bank.nearest(compared.flatten(0, 1)).sqrt().view(len(rows), -1)
         if self.score != "reweighted":
             return distance, distance.amax(1)
-        top = distance.argmax(1, keepdim=True)
-        farthest = compared.gather(1, top[..., None].expand(-1, -1, compared.shape[-1]))[:, 0]
-        index = flat.index.view(len(rows), -1).gather(1, top)[:, 0]
-        factor = reweighting(farthest, index, bank, self.neighbours)
-        return distance, factor * distance.gather(1, top)[:, 0]
+        top = distance.argmax(1)
+        farthest = compared[torch.arange(len(rows), device=rows.device), top]
+        return distance, reweighted_score(farthest, self.bank.exact, self.neighbours)
 
 
-def reweighting(farthest: Tensor, index: Tensor, bank: Tensor, neighbours: int) -> Tensor:
-    """Return the factor [B] of each image's largest distance.
+def reweighted_score(farthest: Tensor, bank: Tensor, neighbours: int) -> Tensor:
+    """Return [B]: each image's largest distance, lowered where normal features are rare.
 
-    1 minus the share that exp(distance) to the nearest feature has in the sum over that feature
-    and its nearest ones in the bank (PatchCore, Eq. 7).
+    The factor is 1 minus the share that exp(distance) to the nearest feature has in the sum over
+    that feature and its nearest ones in the bank (PatchCore, Eq. 7).
 
     Args:
         farthest: [B, C] the test feature with the largest distance.
-        index: [B] of its nearest feature.
         bank: [M, C].
         neighbours: features summed over, the nearest itself included.
     """
+    own, index = torch.cdist(farthest, bank).min(1)
     near = torch.cdist(bank[index], bank).topk(min(neighbours, len(bank)), largest=False).indices
     distance = torch.linalg.vector_norm(farthest[:, None] - bank[near], dim=-1)
-    own = torch.linalg.vector_norm(farthest - bank[index], dim=-1)
-    return 1 - (own - distance.logsumexp(1)).exp()
+    return own * (1 - (own - distance.logsumexp(1)).exp())
 
 
 def _places(grid: tuple[int, int]) -> Tensor:
     """Return [P, 2]: the middle of each position, both sides of the picture in 0..1."""
     rows, columns = ((torch.arange(side) + 0.5) / side for side in grid)
     return torch.cartesian_prod(rows, columns)
-
-
-def _traced() -> bool:
-    return bool(torch.jit.is_tracing() or torch.compiler.is_compiling())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from adbench.config.typed import Bytes, Count, Share, Side, Width, Within
+from adbench.config.typed import Bytes, Count, Side, Width, Within
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class PatchcoreKeys:
         distance: ``cosine`` compares directions only.
         match: ``positional`` compares features of near positions.
         reach: shift that costs as much as features differ on average, share of the picture's side.
-        score: image score: largest ``map`` value, largest ``grid`` distance, or that ``reweighted``.
+        score: image score: largest ``map`` value, largest ``grid`` distance, or it ``reweighted``.
         neighbours: of the nearest feature, for ``reweighted``.
         sigma: of the Gaussian on the map, pixels at the working size.
         max_memory: bytes that candidates of the coreset may take; beyond, a random part is drawn.
