@@ -11,6 +11,8 @@ from adbench.config.schema import Settings
 from adbench.data.sample import Sample
 from adbench.errors import UserError
 from adbench.methods.base import Requirements
+from adbench.methods.once import OnePassModule
+from adbench.methods.patches import RowMemo
 from adbench.metrics.ad2 import PixelMoments
 from adbench.training.build import build_module
 from adbench.training.data import build_datamodule
@@ -55,9 +57,12 @@ def cross_fitted(
     say(f"threshold: {count} detectors score the part of {normals} normal images left out of each")
     moments = PixelMoments()
     scores = []
+    memo = None if keys.train.light.copies else RowMemo()  # copies share a photograph's name
     for number in range(count):
         datamodule = build_datamodule(keys, samples, fold=(number, count))
         module = build_module(config, keys).to(device).eval()
+        if isinstance(module, OnePassModule):
+            module.memo = memo
         module.prepare(datamodule)
         module.finish(datamodule)
         found = held_out(module.detector, datamodule, keys.metrics, device, moments=moments)

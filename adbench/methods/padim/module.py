@@ -82,7 +82,7 @@ class PadimModule(OnePassModule):
         first = detector.mean.new_zeros(detector.mean.shape)
         second = first.new_zeros(detector.whitening.shape)
         count = 0
-        for rows in training_rows(detector, datamodule, self.device):
+        for rows in training_rows(detector, datamodule, self.device, self.memo):
             shift = rows.mean(0) if shift is None else shift
             centred = (rows - shift).transpose(0, 1)  # [P, B, d]
             first += centred.sum(1)

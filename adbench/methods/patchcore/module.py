@@ -119,7 +119,7 @@ class PatchcoreModule(OnePassModule):
         """Yield what is compared of the training images, [B, P, width]."""
         if self.detector.positional:
             self.detector.weight.fill_(self._place_weight(datamodule))
-        for rows in training_rows(self.detector, datamodule, self.device):
+        for rows in training_rows(self.detector, datamodule, self.device, self.memo):
             yield self.detector.compared(rows)
 
     def _place_weight(self, datamodule: DataModule) -> float:
@@ -128,7 +128,7 @@ class PatchcoreModule(OnePassModule):
         The deviation is that of features from their mean, root of the mean square, in the first
         batch of training images.
         """
-        rows = next(training_rows(self.detector, datamodule, self.device)).flatten(0, 1)
+        rows = next(training_rows(self.detector, datamodule, self.device, self.memo)).flatten(0, 1)
         rows = torch.nn.functional.normalize(rows, dim=-1) if self.detector.cosine else rows
         deviation = (rows - rows.mean(0)).square().sum(1).mean().sqrt()
         return float(deviation) / self.keys.reach

@@ -27,7 +27,7 @@ class PatchcoreKeys:
     """
 
     patch: Side | None = None
-    bank: Count = 10000
+    bank: Count = 4000
     share: Annotated[float, Within(0, 1, above=True)] = 0.1
     projection: Width | None = 128
     distance: Literal["euclidean", "cosine"] = "euclidean"

@@ -67,7 +67,7 @@ class SubspaceModule(OnePassModule):
 
     @torch.no_grad()
     def prepare(self, datamodule: DataModule) -> None:
-        mean, covariance = moments(training_rows(self.detector, datamodule, self.device))
+        mean, covariance = moments(training_rows(self.detector, datamodule, self.device, self.memo))
         values, vectors = torch.linalg.eigh(covariance)
         values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
         count = self.keys.components or explaining(values, self.keys.variance)
