@@ -5,7 +5,8 @@
 
 Every cell is `adbench train experiment=PRESET ... seed=S`, a process of its own with a run folder
 of its own: what is finished is not run again, what was interrupted goes on. ROOT holds categories
-in MVTec layout, at any depth. A variant is a preset with overrides: `patchcore_cpu+model.bank=1000`.
+in MVTec layout, at any depth. A variant is a preset with overrides:
+`patchcore_cpu+model.bank=1000`.
 """
 
 from __future__ import annotations
