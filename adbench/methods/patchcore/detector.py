@@ -71,9 +71,15 @@ class PatchcoreDetector(PatchDetector):
         place: Tensor = self.get_buffer("place") * self.weight
         return torch.cat([rows, place.expand(len(rows), -1, -1)], -1)
 
+    def distances(self, rows: Tensor) -> Tensor:
+        return self._nearest(self.compared(rows))
+
+    def _nearest(self, compared: Tensor) -> Tensor:
+        return self.bank.nearest(compared.flatten(0, 1)).sqrt().view(len(compared), -1)
+
     def judged(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         compared = self.compared(rows)
-        distance = self.bank.nearest(compared.flatten(0, 1)).sqrt().view(len(rows), -1)
+        distance = self._nearest(compared)
         if self.score != "reweighted":
             return distance, distance.amax(1)
         top = distance.argmax(1)
