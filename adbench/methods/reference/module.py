@@ -49,11 +49,12 @@ class ReferenceModule(OnePassModule):
         self.detector = ReferenceDetector(image_size, self.keys.sigma)
 
     def requirements(self, train_images: int) -> Requirements:
-        """Return what holds; the estimate: the drawn images, as bytes and as numbers."""
+        """Return what holds; the estimate: two pictures, the drawn images, some rows as numbers."""
         height, width = self.detector.image_size
         images = min(train_images, self.keys.images)
         return Requirements(
-            one_pass=True, memory_bytes=3 * images * width * (height + 3 * 4 * _ROWS)
+            one_pass=True,
+            memory_bytes=24 * height * width + 3 * images * width * (height + 3 * 4 * _ROWS),
         )
 
     @torch.no_grad()
