@@ -78,7 +78,7 @@ def _arguments() -> argparse.Namespace:
 
 def compared(
     folder: Path, networks: dict[str, FeatureExtractor], arguments: argparse.Namespace
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Return network -> image, pixel and aupro of one folder."""
     samples = read_category(folder, folder.name, folder.parent)
     train = [s for s in samples if s.split == "train"]
@@ -92,14 +92,15 @@ def compared(
 
 def figures(
     network: FeatureExtractor, bank: Tensor, test: Sequence[Sample], side: int
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Return image AUROC, pixel AUROC and AUPRO at 0.3 of a test split, at ``side`` pixels."""
     pixel = PixelMetrics(limits=(0.3,))
     scores = []
     for sample, features in zip(test, patch_features(network, test, side), strict=True):
         anomaly_map = smoothed_map(nearest_distance(features, bank), side)
         scores.append(anomaly_map.max())
-        pixel.update(anomaly_map, squashed_mask(sample, side))
+        bare = bool(sample.label) and not sample.masks  # defective, nobody drew where
+        pixel.update(anomaly_map, None if bare else squashed_mask(sample, side))
     image = image_metrics(np.array(scores), np.array([int(s.label) for s in test]))
     pixels = pixel.compute()
     return {"image": image["auroc"], "pixel": pixels["auroc"], "aupro": pixels["aupro_30"]}
@@ -178,7 +179,7 @@ def images_per_second(
     return {name: 8 / seconds for name, seconds in best.items()}
 
 
-Row = tuple[str, str, dict[str, float], float]
+Row = tuple[str, str, dict[str, float | None], float]
 
 
 def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
@@ -186,10 +187,18 @@ def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         teacher = next((r[2] for r in rows if r[0] == folder and r[1] == "teacher"), None)
         of_teacher = "-"
         if teacher:
-            shares = (found[key] / teacher[key] for key in ("image", "pixel"))
-            of_teacher = " / ".join(f"{share:.3f}" for share in shares)
-        told = [f"{found[key]:.3f}" for key in ("image", "pixel", "aupro")]
+            of_teacher = " / ".join(_share(found[key], teacher[key]) for key in ("image", "pixel"))
+        told = [_told(found[key]) for key in ("image", "pixel", "aupro")]
         yield (folder, name, *told, of_teacher, f"{speed:.1f}")
+
+
+def _told(value: float | None) -> str:
+    """Return a figure, or a dash where a folder has no masks to compute it from."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _share(own: float | None, whole: float | None) -> str:
+    return _told(own / whole if own is not None and whole else None)
 
 
 def rich_table(rows: Sequence[Row]) -> Table:

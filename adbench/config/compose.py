@@ -11,7 +11,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from adbench.config.locate import GROUPS, conf_folder, options
+from adbench.config.locate import GROUPS, conf_folder, nested_options, options
 from adbench.config.schema import Settings
 from adbench.config.typed import hint_at, shown, takes_list
 from adbench.config.words import as_typed, example, needs_care, quoted
@@ -161,7 +161,7 @@ def _refuse_unknown_options(parsed: Sequence[Any], config_dir: Path | None) -> N
         if not _is_group(override) or override.is_delete():
             continue
         group, value = override.key_or_group, override.value()
-        known = options(group, config_dir)
+        known = [*options(group, config_dir), *nested_options(group)]
         if value not in known and not (value is None and group in ("sweep", "experiment")):
             raise UserError(
                 f"no {group} '{shown(value)}'{nearest(str(value), known)} "

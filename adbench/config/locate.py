@@ -42,3 +42,14 @@ def options(group: str, extra: Path | None = None) -> list[str]:
     folders = [conf_folder() / group, *([extra / group] if extra else [])]
     found = {path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")}
     return sorted(found)
+
+
+def nested_options(group: str) -> list[str]:
+    """Return the names with a folder (``anomalib/padim``) that ``GROUP=`` takes.
+
+    They need an extra of the package, so that what walks over all of a group leaves them out.
+    """
+    root = conf_folder() / group
+    return sorted(
+        path.relative_to(root).with_suffix("").as_posix() for path in root.glob("*/*.yaml")
+    )

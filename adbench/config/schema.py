@@ -107,7 +107,12 @@ class ThresholdKeys:
     """Section ``threshold``."""
 
     false_alarm_rate: Annotated[float, Within(0, 1, above=True, below=True)] = 0.01
+    folds: Annotated[int, Within(0, 100)] = 0
     calibrate: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.folds == 1:
+            raise UserError("threshold.folds=1: 0 for held-out images, or at least 2 folds")
 
 
 @dataclass(frozen=True, slots=True)

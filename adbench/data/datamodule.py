@@ -32,6 +32,18 @@ class Splits:
         """Return splits that train on the held-out normals too and hold out nothing."""
         return Splits(ordered([*self.train, *self.val]), [], self.test)
 
+    def fold(self, number: int, count: int, seed: int) -> Splits:
+        """Return splits that hold out part ``number`` of ``count`` of all normals; no test set.
+
+        The parts are drawn by ``seed``, each category spread over all of them.
+        """
+        normals = ordered([*self.train, *self.val])
+        drawn = np.random.default_rng([seed, 0xF01D]).permutation(len(normals)).tolist()
+        order = sorted(drawn, key=lambda i: normals[i].category)
+        out = set(order[number::count])
+        kept = [sample for i, sample in enumerate(normals) if i not in out]
+        return Splits(kept, [normals[i] for i in sorted(out)], [])
+
 
 def ordered(samples: Iterable[Sample]) -> list[Sample]:
     """Return samples by category and relative path."""

@@ -170,6 +170,7 @@ class Requirements:
         uses_synthesis: trains on synthetic anomalies.
         uses_held_out: the detector itself is settled on held-out normals, so that they cannot be
             trained on (no ``train.refit``).
+        one_pass: the detector is complete before the first step; epochs change nothing.
         multiclass, ddp, export: supported or not.
         memory_bytes: estimate of caches held in memory for ``train_images`` images.
     """
@@ -181,6 +182,7 @@ class Requirements:
     needs_defects: bool = False
     uses_synthesis: bool = False
     uses_held_out: bool = False
+    one_pass: bool = False
     multiclass: bool = True
     ddp: bool = False
     export: bool = True

@@ -122,7 +122,8 @@ class History(Callback):
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "batches": self._batches}
         row |= {name: float(total) / self._batches for name, total in self._sums.items()}
         for number, optimiser in enumerate(trainer.optimizers):
-            row[f"lr{number}"] = optimiser.param_groups[0]["lr"]
+            if optimiser.param_groups:  # none where nothing is trained step by step
+                row[f"lr{number}"] = optimiser.param_groups[0]["lr"]
         row |= self.extra
         row |= {"seconds": round(seconds, 3), "img_per_s": round(self._images / seconds, 2)}
         self.extra = {}

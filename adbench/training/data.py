@@ -21,6 +21,7 @@ def build_datamodule(
     samples: Sequence[Sample],
     *,
     all_normals: bool = False,
+    fold: tuple[int, int] | None = None,
     needs_training: bool = True,
 ) -> DataModule:
     """Return the data module of one run.
@@ -30,6 +31,7 @@ def build_datamodule(
 
     Args:
         all_normals: nothing is held out.
+        fold: (number, count): that part of all normals is held out, and there is no test set.
         needs_training: False where pictures are only to be scored and there may be none to fit.
     """
     dataset, light = keys.dataset, keys.train.light
@@ -41,6 +43,8 @@ def build_datamodule(
         seed=keys.seed,
         needs_training=needs_training,
     )
+    if fold is not None:
+        splits = splits.fold(*fold, keys.seed)
     return DataModule(
         splits.all_normals() if all_normals else splits,
         image_size=dataset.size,

@@ -73,10 +73,14 @@ def scored_images(
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What the held-out normal images say: their scores [n], and a threshold for pixels."""
+    """What the held-out normal images say: their scores [n], and a threshold for pixels.
+
+    ``source`` names them where they are not simply held out.
+    """
 
     scores: NDArray[np.float64]
     pixel_threshold: float | None
+    source: str | None = None
 
 
 def held_out(
@@ -85,9 +89,15 @@ def held_out(
     keys: MetricKeys,
     device: torch.device,
     split: Literal["val", "test"] = "val",
+    moments: PixelMoments | None = None,
 ) -> HeldOut:
-    """Score normal images of a split; maps are taken at the size metrics are taken at."""
-    scores, moments = [], PixelMoments()
+    """Score normal images of a split; maps are taken at the size metrics are taken at.
+
+    Args:
+        moments: of the pixels of other splits, which these are added to.
+    """
+    scores: list[float] = []
+    moments = PixelMoments() if moments is None else moments
     batches, samples = datamodule.val_batches(), datamodule.val_samples
     if split == "test":
         batches, samples = datamodule.test_batches(), datamodule.test_samples

@@ -24,7 +24,9 @@ from adbench.runs.folder import RunFolder, locked, run_path
 from adbench.runs.identity import differing, identity
 from adbench.runs.stages import run_stages
 from adbench.training.build import build_module, weights_record
+from adbench.training.crossfit import check_folds, cross_fitted
 from adbench.training.data import build_datamodule, check_data, check_requirements, depth_of
+from adbench.training.evaluate import HeldOut
 from adbench.training.faults import told_as_user_errors
 from adbench.training.fit import Fitted, fit
 from adbench.training.hardware import check_hardware
@@ -213,16 +215,18 @@ class _Session:
             environment=environment(),
         )
         with self._timed("data"):
-            refit = self.keys.train.refit
-            datamodule = build_datamodule(self.keys, self.samples, all_normals=refit)
+            refit, folds = self.keys.train.refit, self.keys.threshold.folds
+            everything = refit or folds > 0
+            datamodule = build_datamodule(self.keys, self.samples, all_normals=everything)
         tests = [path for s in datamodule.test_samples for path in (s.image, *s.masks)]
         with sealed(tests) as seal:
             fitted = self._trained(datamodule, seal)
             if fitted is None:
                 return
+            crossed = self._cross_fitted() if folds else None
             self._check_seal(seal)
         held = build_datamodule(self.keys, self.samples) if refit else datamodule
-        self._test(datamodule, held, fitted)
+        self._test(datamodule, held, fitted, crossed)
         self.seconds["total"] = time.perf_counter() - start
         self.folder.update(
             status="finished",
@@ -238,6 +242,7 @@ class _Session:
             module.to(device_of(self.keys.hardware.accelerator))  # stages and caches run there too
         needs = module.requirements(len(datamodule.train_samples))
         check_requirements(needs, self.keys, self.samples)
+        check_folds(needs, self.keys)
         self._introduce(datamodule, module)
         if self._stages(datamodule, module):
             return None
@@ -256,6 +261,10 @@ class _Session:
             module.artefacts(self.folder.path)
             save_detector(module.detector, self.folder.path, self._pictures())
         return fitted
+
+    def _cross_fitted(self) -> HeldOut:
+        with self._timed("cross_fit"):
+            return cross_fitted(self.config, self.keys, self.samples, self.say)
 
     def _pictures(self) -> dict[str, Any]:
         dataset = self.keys.dataset
@@ -317,12 +326,20 @@ class _Session:
             self.folder.update(status="stages finished")
         return ends
 
-    def _test(self, datamodule: DataModule, held: DataModule, fitted: Fitted) -> None:
+    def _test(
+        self,
+        datamodule: DataModule,
+        held: DataModule,
+        fitted: Fitted,
+        crossed: HeldOut | None,
+    ) -> None:
         device = device_of(self.keys.hardware.accelerator)
         # Read back from the folder: what is measured is what was saved.
         detector = load_detector(self.folder.path, device)
         with self._timed("test"):
-            normal = held_out_of(self.folder.path, detector, held, self.keys)
+            normal = crossed
+            if normal is None:
+                normal = held_out_of(self.folder.path, detector, held, self.keys)
             stored = write_threshold(self.folder.path, normal, self.keys.threshold)
             document = tested(detector, datamodule, self.keys, stored, self.folder.path)
         document["category"] = "+".join(self.categories)

@@ -79,8 +79,10 @@ FILE = "threshold.json"
 
 
 def write_threshold(folder: Path, normal: HeldOut, keys: ThresholdKeys) -> StoredThreshold:
-    """Take a threshold from held-out normals and store it with the run."""
+    """Take a threshold from normals that their detector never saw, and store it with the run."""
     threshold = threshold_of(normal.scores, keys.false_alarm_rate)
+    if normal.source is not None:
+        threshold = replace(threshold, source=normal.source)
     document = {
         "schema": 1,
         **asdict(threshold),
@@ -115,8 +117,12 @@ def _number(value: Any) -> float | None:
 def threshold_entry(
     threshold: Threshold, scores: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]
 ) -> dict[str, Any]:
-    """Return the threshold with its precision and recall on the test set (null if undefined)."""
+    """Return the threshold with precision, recall and false alarms on the test set.
+
+    Each is null where it is undefined.
+    """
     entry: dict[str, Any] = {**asdict(threshold), "precision": None, "recall": None}
+    entry["false_alarm_rate"] = None
     if threshold.value is None:
         return entry
     alarm = np.asarray(scores, dtype=np.float64) > threshold.value
@@ -126,4 +132,6 @@ def threshold_entry(
         entry["precision"] = hits / int((alarm & known).sum())
     if (labels == 1).any():
         entry["recall"] = hits / int((labels == 1).sum())
+    if (labels == 0).any():
+        entry["false_alarm_rate"] = int((alarm & (labels == 0)).sum()) / int((labels == 0).sum())
     return entry

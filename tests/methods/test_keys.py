@@ -22,7 +22,8 @@ from adbench.methods.base import AnomalyModule
 from adbench.synthesis.base import Synthesizer
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
-METHODS = ("glass", "realnet", "ulsad", "dfr", "sdas")
+NEAREST = ("patchcore", "subspace", "padim", "reference", "simplenet")
+METHODS = ("glass", "realnet", "ulsad", "dfr", "sdas", *NEAREST)
 WRONG = {
     "text": "x",
     "empty": "",
@@ -135,7 +136,7 @@ def module_of(method, extractor, side=256, **keys):
     torch.manual_seed(0)
     kind = imported(target, AnomalyModule, "model._target_")
     return kind(
-        backbone=None if method == "sdas" else extractor,
+        backbone=None if method in ("sdas", "reference") else extractor,
         synthesis=Nothing(),
         image_size=(side, side),
         seed=0,
@@ -149,6 +150,11 @@ SMALL = {
     "ulsad": {"channels": 48, "frn": {"mid": 8}, "autoencoder": {"narrow": 4, "wide": 4}},
     "dfr": {"latent": 4},
     "sdas": {"network": {"width": 32, "multipliers": [1], "blocks": 1, "attention": []}},
+    "patchcore": {"bank": 16},
+    "subspace": {},
+    "padim": {"columns": 4},
+    "reference": {},
+    "simplenet": {"hidden": 8},
 }
 
 
@@ -205,6 +211,8 @@ def test_an_unknown_key_is_named_at_every_depth(method):
         ("ulsad", {"channels": 48, "frn": {"mid": 65536}}, "model.frn.mid"),
         ("ulsad", {"channels": 48, "autoencoder": {"wide": 65536}}, "model.autoencoder.wide"),
         ("dfr", {"latent": 65536}, "model.latent"),
+        ("padim", {"columns": 384}, "model.columns"),
+        ("simplenet", {"hidden": 65536}, "model.hidden"),
         ("sdas", {"network": {"preset": "paper"}}, "model.network.preset"),
         ("sdas", {"network": {"width": 512}}, "model.network.width"),
         ("sdas", {"guidance": True, "classifier": {"preset": "paper"}}, "network"),
@@ -261,7 +269,9 @@ def test_layers_of_the_wrong_kind_are_refused(method, value):
         check_model({**section, "layers": value})
 
 
-@pytest.mark.parametrize("method", ["glass", "realnet", "ulsad", "dfr"])
+@pytest.mark.parametrize(
+    "method", ["glass", "realnet", "ulsad", "dfr", "patchcore", "subspace", "padim", "simplenet"]
+)
 def test_a_missing_backbone_is_said(method):
     with pytest.raises(UserError, match="set backbone="):
         module_of(method, None)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.methods.discriminator import SLOPE
 from adbench.methods.glass.batch_norm import (
     Block,
     Moments,
@@ -27,7 +28,6 @@ from adbench.methods.glass.batch_norm import (
     scores,
     slope_of,
 )
-from adbench.methods.glass.discriminator import SLOPE
 from adbench.methods.glass.projection import Clamp, clamp_of
 from adbench.methods.glass.settings import GasKeys
 

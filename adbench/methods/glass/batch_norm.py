@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adbench.methods.glass.discriminator import SLOPE, Discriminator
+from adbench.methods.discriminator import SLOPE, Discriminator
 
 PIECE_BYTES = 1 << 20
 

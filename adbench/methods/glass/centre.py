@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from adbench.methods.glass.aggregation import PatchFeatures
+from adbench.methods.aggregation import PatchFeatures
 
 
 def feature_mean(batches: Iterable[PatchFeatures], form: str) -> Tensor:

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from adbench.backbones import FeatureExtractor
 from adbench.backbones.maps import smooth_upsample, working_picture
+from adbench.methods.aggregation import Aggregation, PatchFeatures, upsample
 from adbench.methods.base import Detector, Prediction
-from adbench.methods.glass.aggregation import Aggregation, PatchFeatures, upsample
-from adbench.methods.glass.discriminator import SLOPE, Head
+from adbench.methods.discriminator import SLOPE, Head
 from adbench.methods.memory import refuse_beyond
 
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adbench.methods.glass.aggregation import PatchFeatures
+from adbench.methods.aggregation import PatchFeatures
+from adbench.methods.discriminator import Head
 from adbench.methods.glass.ascent import FeatureRows, GasRows, HiddenRows, ascend
 from adbench.methods.glass.batch_norm import (
     Block,
@@ -25,7 +26,6 @@ from adbench.methods.glass.batch_norm import (
     norm_of,
     scores,
 )
-from adbench.methods.glass.discriminator import Head
 from adbench.methods.glass.losses import gas_loss, las_loss
 from adbench.methods.glass.plain_step import StepInputs, StepKeys
 from adbench.methods.glass.projection import (

@@ -15,11 +15,11 @@ from adbench.backbones.feature_cache import FeatureCache
 from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.errors import UserError
+from adbench.methods.aggregation import PatchFeatures
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
-from adbench.methods.glass.aggregation import PatchFeatures
+from adbench.methods.discriminator import Head
 from adbench.methods.glass.centre import feature_mean
 from adbench.methods.glass.detector import GlassDetector
-from adbench.methods.glass.discriminator import Head
 from adbench.methods.glass.fast_step import FastStep
 from adbench.methods.glass.hypothesis import Verdict, judge, mean_image, write_verdict
 from adbench.methods.glass.plain_step import StepInputs, StepKeys, plain_losses

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adbench.methods.glass.discriminator import Head
+from adbench.methods.discriminator import Head
 from adbench.methods.glass.losses import gas_loss, las_loss
 from adbench.methods.glass.projection import (
     Radii,

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from adbench.methods.glass.aggregation import PatchFeatures
-from adbench.methods.glass.discriminator import Head
+from adbench.methods.aggregation import PatchFeatures
+from adbench.methods.discriminator import Head
 from adbench.methods.glass.fast_step import FastStep
 from adbench.methods.glass.plain_step import StepInputs, StepKeys
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from adbench.backbones import FeatureExtractor
 from adbench.errors import UserError
+from adbench.methods.discriminator import Head
 from adbench.methods.glass.detector import GlassDetector
-from adbench.methods.glass.discriminator import Head
 
 _PARTS = {"pre_projection": "adaptor", "discriminator": "discriminator"}
 _NAMES = {

@@ -9,8 +9,8 @@ import torch
 
 from adbench.backbones import FeatureExtractor
 from adbench.data.batch import Batch
-from adbench.methods.glass.aggregation import Aggregation
-from adbench.methods.glass.discriminator import Head
+from adbench.methods.aggregation import Aggregation
+from adbench.methods.discriminator import Head
 from adbench.synthesis.base import Synthesizer, Synthetic
 
 

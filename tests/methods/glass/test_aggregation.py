@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from adbench.methods.glass.aggregation import Aggregation, upsample, upsample_transposed
+from adbench.methods.aggregation import Aggregation, upsample, upsample_transposed
 
 
 def by_unfolding(maps, patch, embed):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from adbench.methods.glass.aggregation import PatchFeatures
-from adbench.methods.glass.discriminator import Head
+from adbench.methods.aggregation import PatchFeatures
+from adbench.methods.discriminator import Head
 from adbench.methods.glass.fast_step import FastStep
 from adbench.methods.glass.plain_step import StepInputs, StepKeys, plain_losses
 from adbench.methods.glass.settings import GasKeys, LossKeys

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from adbench.errors import UserError
-from adbench.methods.glass.discriminator import Head
+from adbench.methods.discriminator import Head
 from adbench.methods.glass.weights import ours, published_detector, read_checkpoint, theirs
 
 

@@ -1,0 +1,1 @@
+"""Models of the package anomalib under our data, weights, protocol and metrics."""

@@ -1,0 +1,1 @@
+"""PatchCore: distance to the nearest of a coreset of normal patch features."""

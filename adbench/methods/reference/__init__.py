@@ -1,0 +1,1 @@
+"""Reference: median and deviation of every pixel, the floor of any figure."""

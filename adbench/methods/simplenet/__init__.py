@@ -1,0 +1,1 @@
+"""SimpleNet: a discriminator of normal features and of the same with noise."""

@@ -1,0 +1,1 @@
+"""Subspace: what principal components of normal patch features leave unexplained."""
