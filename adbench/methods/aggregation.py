@@ -46,7 +46,8 @@ class PatchFeatures:
     def rows(self) -> Tensor:
         """Return t [B*h*w, C]."""
         height, width = self.grid
-        out = self.parts[0].new_zeros(len(self), height, width, self.width)
+        count = self.parts[0].shape[0]  # len() would fix the batch of an export
+        out = self.parts[0].new_zeros(count, height, width, self.width)
         for part, (start, stop) in zip(self.parts, self.columns, strict=True):
             out[..., start:stop] += upsample(part, self.grid)
         return out.reshape(-1, self.width)

@@ -83,7 +83,9 @@ class PatchDetector(Detector):
         with torch.no_grad():
             maps = [found.float() for found in self.backbone(image)]
         found: Tensor = self.aggregation(maps).rows()
-        return found.view(len(image), -1, self.columns)
+        return found.view(
+            -1, self.positions, self.columns
+        )  # len() would fix the batch of an export
 
     def distances(self, rows: Tensor) -> Tensor:
         """Return how far each feature is from normal, [B, P]; larger is more anomalous."""

@@ -69,13 +69,13 @@ class PatchcoreDetector(PatchDetector):
         if not self.positional:
             return rows
         place: Tensor = self.get_buffer("place") * self.weight
-        return torch.cat([rows, place.expand(len(rows), -1, -1)], -1)
+        return torch.cat([rows, place.expand(rows.shape[0], -1, -1)], -1)
 
     def distances(self, rows: Tensor) -> Tensor:
         return self._nearest(self.compared(rows))
 
     def _nearest(self, compared: Tensor) -> Tensor:
-        return self.bank.nearest(compared.flatten(0, 1)).sqrt().view(len(compared), -1)
+        return self.bank.nearest(compared.flatten(0, 1)).sqrt().view(-1, self.positions)
 
     def judged(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         compared = self.compared(rows)
@@ -83,7 +83,7 @@ class PatchcoreDetector(PatchDetector):
         if self.score != "reweighted":
             return distance, distance.amax(1)
         top = distance.argmax(1)
-        farthest = compared[torch.arange(len(rows), device=rows.device), top]
+        farthest = compared[torch.arange(rows.shape[0], device=rows.device), top]
         return distance, reweighted_score(farthest, self.bank.exact, self.neighbours)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -66,6 +69,11 @@ class Bank(nn.Module):
 
     def __len__(self) -> int:
         return len(self.kept)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.settle()  # .float() and the like would turn the coarse features too
+        return self
 
     def set(self, rows: Tensor) -> None:
         """Take over features [M, C]."""
