@@ -12,6 +12,7 @@ import torch
 
 from adbench.config.schema import Settings, settings
 from adbench.data.datamodule import DataModule
+from adbench.data.defects import RECORD, SEEN, read_seen, without_these
 from adbench.data.fingerprint import differences, fingerprint, trained_on
 from adbench.data.layouts import get_layout
 from adbench.data.layouts.base import Layout
@@ -188,6 +189,7 @@ def repeated_test(
     stored = read_threshold(folder.path)
     samples = pictures_to_test(keys, say) if elsewhere else _own_samples(keys)
     check_data(samples, say, bits=keys.dataset.bits)
+    samples = unseen(folder, samples, elsewhere=elsewhere, say=say)
     if threshold:
         stored = _asked_threshold(folder, detector, keys, stored, threshold)
     categories = sorted({sample.category for sample in samples})
@@ -204,6 +206,26 @@ def repeated_test(
             document["epoch"] = read_metrics(folder.path).get("epoch")
         write_json(target / "metrics.json", document)
     return target, document
+
+
+def unseen(
+    folder: RunFolder, samples: Sequence[Sample], *, elsewhere: bool, say: Callable[[str], None]
+) -> list[Sample]:
+    """Return the samples, real defects that the run has seen in a split that is not scored.
+
+    Raises:
+        UserError: nothing else is left to score.
+    """
+    record = confined(folder.path, RECORD)
+    if not record.is_file():
+        return list(samples)
+    found = without_these(samples, read_seen(record))
+    known = [sample for sample in found if sample.split == SEEN]
+    if len(known) == len(found):
+        raise UserError(f"the run has seen all {len(known)} pictures: none is left to score")
+    if known and elsewhere:
+        say(f"note: the run has seen {len(known)} of these pictures: they are not scored")
+    return found
 
 
 def pictures_to_test(keys: Settings, say: Callable[[str], None]) -> list[Sample]:
