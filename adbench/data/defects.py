@@ -106,7 +106,7 @@ def _counts(sizes: Mapping[str, int], wanted: str | int, own: Sequence[Sample]) 
     counts = dict.fromkeys(sizes, 0)
     for _ in range(wanted):  # the type whose share is furthest behind takes the next one
         behind = [name for name in sizes if counts[name] < most[name]]
-        counts[min(behind, key=lambda n: ((counts[n] + 0.5) / sizes[n] if counts[n] else 0.0))] += 1
+        counts[min(behind, key=lambda n: (counts[n] + 0.5) / sizes[n] if counts[n] else 0.0)] += 1
     return counts
 
 

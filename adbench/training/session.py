@@ -93,9 +93,7 @@ def _train_one(
     return folder.path
 
 
-def _without_seen(
-    config: Mapping[str, Any], samples: Sequence[Sample], say: Say
-) -> list[Sample]:
+def _without_seen(config: Mapping[str, Any], samples: Sequence[Sample], say: Say) -> list[Sample]:
     """Return the samples, defects that the run sees, itself or through pairs, in a split apart."""
     keys = settings(config)
     marked = with_seen(samples, keys.dataset.defects, keys.seed)

@@ -35,6 +35,7 @@ from adbench.training.evaluate import (
 )
 from adbench.training.hardware import check_hardware
 from adbench.training.heatmaps import write_png
+from adbench.training.naming import type_figures
 from adbench.training.pictures import HeatMaps
 from adbench.training.refit import FIRST
 from adbench.training.score_plot import score_histograms
@@ -85,6 +86,7 @@ def tested(
     threshold = stored.threshold
     pictures = HeatMaps(detector, datamodule, device, keys.images.save)
     before = _digest(detector)
+    named = type_figures(detector, datamodule, device)
     found: Evaluation = evaluate(
         detector,
         datamodule,
@@ -105,6 +107,7 @@ def tested(
         "epoch": None,
         "category": None,
         **found.metrics,
+        **({"types": named} if named is not None else {}),
         "threshold": threshold_entry(threshold, found.scores, found.labels),
         "seconds": {name: round(value, 3) for name, value in found.seconds.items()},
     }

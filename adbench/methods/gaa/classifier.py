@@ -122,8 +122,8 @@ def fitted(
     loss = torch.zeros(())
     for step in range(keys.steps):
         done = step / max(keys.steps, 1)
-        optimizer.param_groups[0]["lr"] = rate * (0.2 if done >= 0.8 else 1) * (
-            0.2 if done >= 0.9 else 1
+        optimizer.param_groups[0]["lr"] = (
+            rate * (0.2 if done >= 0.8 else 1) * (0.2 if done >= 0.9 else 1)
         )
         image, label = draw(step)
         loss = nn.functional.cross_entropy(network(image).float(), label)

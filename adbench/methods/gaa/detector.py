@@ -86,5 +86,3 @@ class GaaDetector(Detector):
             )
         found: Tensor = self.classifier(image).float()
         return found
-
-

@@ -221,5 +221,3 @@ def _canvas(datamodule: DataModule, position: int) -> list[Picture]:
     from adbench.data.batch import pictures
 
     return pictures(datamodule.train_images(torch.tensor([position])))
-
-

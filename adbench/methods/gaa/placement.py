@@ -104,7 +104,9 @@ def outline_point(region: Mask, rng: np.random.Generator) -> tuple[int, int, flo
     return int(contour[at, 1]), int(contour[at, 0]), float(np.degrees(np.arctan2(dy, dx)))
 
 
-def at_edge(mask: Mask, region: Mask, point: tuple[int, int], rng: np.random.Generator) -> Spot | None:
+def at_edge(
+    mask: Mask, region: Mask, point: tuple[int, int], rng: np.random.Generator
+) -> Spot | None:
     """Return a place with the mask's centre at an outline's point, part of it inside."""
     y, x = (float(v.mean()) for v in np.nonzero(mask))
     reach = 0.25 * float(np.sqrt(mask.sum()))

@@ -14,7 +14,7 @@ from adbench.methods.base import seeded_generator
 from adbench.methods.gaa.settings import FilterKeys
 from adbench.runs.files import write_beside
 
-_PATCHES, _ROWS = 200_000, 2048  # patches held in training, and drawn at each step
+_PATCHES, _ROWS = 200_000, 1024  # patches held in training, and drawn at each step
 _HIDDEN, _SHARE = 256, 0.3
 _RATES = (2e-4, 1e-4)  # of discriminator and adaptor, as published
 _DECAY = 1e-5

@@ -303,7 +303,9 @@ class Judge:
         new = sorted({c for c in canvases if c not in self._before})
         for at in range(0, len(new), 16):
             some = new[at : at + 16]
-            for number, found in zip(some, self._maps([self.canvases[c] for c in some]), strict=True):
+            for number, found in zip(
+                some, self._maps([self.canvases[c] for c in some]), strict=True
+            ):
                 self._before[number] = found.astype(np.float16)
         maps = self._maps([image for image, _ in pairs])
         level, spread = float(self.scorer.level), float(self.scorer.spread)
@@ -322,7 +324,9 @@ class Judge:
         ]
 
     def _maps(self, images: list[Picture]) -> list[Any]:
-        return [m for batch in tensors(images, self.device) for m in self.scorer(batch).cpu().numpy()]
+        return [
+            m for batch in tensors(images, self.device) for m in self.scorer(batch).cpu().numpy()
+        ]
 
 
 def fitted_scorer(

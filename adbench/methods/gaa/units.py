@@ -85,9 +85,7 @@ class RealDefects:
     def pairs(self) -> list[tuple[Picture, Mask, str]]:
         """Return image, mask and type of every picture."""
         types = {unit.picture: unit.defect for unit in self.units}
-        return [
-            (self.images[i], self.components[i] > 0, types[i]) for i in range(len(self.images))
-        ]
+        return [(self.images[i], self.components[i] > 0, types[i]) for i in range(len(self.images))]
 
     def write(self, folder: Path) -> None:
         """Write ``pictures/00.png``, ``00_components.png`` and ``units.json``."""
@@ -146,9 +144,7 @@ def read_real(datamodule: DataModule, min_area: int) -> RealDefects:
     found = RealDefects([], [], [], [])
     for sample in datamodule.splits.defects:
         mask = _mask_at(sample, datamodule)
-        image = resized_image(
-            sample.image, datamodule.image_size, datamodule.fit, datamodule.bits
-        )
+        image = resized_image(sample.image, datamodule.image_size, datamodule.fit, datamodule.bits)
         whole = sample.kind == "logical"
         labels, units = components_of(mask, len(found.files), sample.defect, min_area, whole=whole)
         found.files.append(sample.relative)
@@ -217,9 +213,7 @@ def _box(mask: Mask) -> tuple[int, int, int, int]:
     return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
 
 
-def square_around(
-    box: Sequence[int], size: tuple[int, int], side: int
-) -> tuple[int, int, int]:
+def square_around(box: Sequence[int], size: tuple[int, int], side: int) -> tuple[int, int, int]:
     """Return top, left and side of a square window about a box, moved inside the picture.
 
     The side is at most the picture's smaller one.
