@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,14 +198,9 @@ def write_seen(
 ) -> None:
     """Write ``defects.json``: who was seen, and how many of each type are left to test."""
     tests = [s for s in samples if s.split == "test" and s.label == ANOMALOUS]
-    types = sorted({f"{each.category}/{each.defect}" for each in [*seen, *tests]})
-    counts = {
-        name: {
-            "seen": sum(f"{each.category}/{each.defect}" == name for each in seen),
-            "test": sum(f"{each.category}/{each.defect}" == name for each in tests),
-        }
-        for name in types
-    }
+    known = Counter(f"{each.category}/{each.defect}" for each in seen)
+    left = Counter(f"{each.category}/{each.defect}" for each in tests)
+    counts = {name: {"seen": known[name], "test": left[name]} for name in sorted({*known, *left})}
     rows = [{name: getattr(each, name) for name in SeenDefect.__slots__} for each in seen]
     document = {"schema": SCHEMA, "asked": asked, "seed": seed, "counts": counts, "seen": rows}
     write_json(folder / RECORD, document)

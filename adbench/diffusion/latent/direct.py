@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +42,7 @@ class MaskEncoder(nn.Module):
             nn.Sequential(
                 nn.Conv2d(inputs, outputs, 3, 2, 1), nn.GroupNorm(GROUPS, outputs), nn.SiLU()
             )
-            for inputs, outputs in zip(widths, widths[1:], strict=False)
+            for inputs, outputs in itertools.pairwise(widths)
         )
         self.lateral = nn.ModuleList(nn.Conv2d(w, _FUSED, 1) for w in widths[2:])
         self.head = nn.Linear(_FUSED * _POOLED**2 + _FACTS, tokens * width)
@@ -291,25 +293,30 @@ class TextConditioning(Conditioning):
         return found.float()
 
 
-def text_parts(folder: Path) -> tuple[Any, Any]:
-    """Return tokenizer and frozen text encoder of a folder in the published layout.
-
-    Raises:
-        UserError: one of them is missing: it is said what is needed and what works without.
-    """
+def check_text_parts(folder: Path) -> None:
+    """Raise UserError where a folder has no text encoder: what is needed, and what needs none."""
     missing = [name for name in ("tokenizer", "text_encoder") if not (folder / name).is_dir()]
     if missing:
         raise UserError(
             f"{folder} has no {' and no '.join(missing)}: GAA's tokens pass through the text "
             "encoder; add it, or take diffusion=scratch or diffusion=none"
         )
-    try:
-        from transformers import CLIPTextModel, CLIPTokenizer
-    except ImportError as error:
+    if importlib.util.find_spec("transformers") is None:
         raise UserError(
             "model=gaa with diffusion=sd15 needs the package transformers (pip install "
             "transformers); diffusion=none needs nothing"
-        ) from error
+        )
+
+
+def text_parts(folder: Path) -> tuple[Any, Any]:
+    """Return tokenizer and frozen text encoder of a folder in the published layout.
+
+    Raises:
+        UserError: as ``check_text_parts``.
+    """
+    check_text_parts(folder)
+    from transformers import CLIPTextModel, CLIPTokenizer
+
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     text = CLIPTextModel.from_pretrained(
         folder / "text_encoder", local_files_only=True, use_safetensors=True
@@ -325,11 +332,18 @@ def conditioning_of(
     Raises:
         UserError: neither a model from scratch nor one with a text encoder.
     """
-    tokens = {"feature_tokens": feature_tokens, "position_tokens": position_tokens}
     if isinstance(model, ScratchDiffusion):
-        return DirectConditioning(model, clusters, **tokens, width=width)
+        return DirectConditioning(
+            model,
+            clusters,
+            feature_tokens=feature_tokens,
+            position_tokens=position_tokens,
+            width=width,
+        )
     if isinstance(model, StableDiffusion):
-        return TextConditioning(model, clusters, **tokens)
+        return TextConditioning(
+            model, clusters, feature_tokens=feature_tokens, position_tokens=position_tokens
+        )
     raise UserError("model=gaa paints with diffusion=scratch or diffusion=sd15")
 
 

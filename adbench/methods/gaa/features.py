@@ -115,7 +115,7 @@ def deep(
     weight = torch.from_numpy(inside)[None, None].to(device)
     found = []
     for layer in extractor(tensor):
-        area = F.adaptive_avg_pool2d(weight, layer.shape[-2:])
+        area = F.adaptive_avg_pool2d(weight, (layer.shape[-2], layer.shape[-1]))
         mean = (layer * area).sum((2, 3)) / area.sum((2, 3)).clamp_min(1e-12)
         found.append(F.normalize(mean.float(), dim=1)[0])
     return torch.cat(found).cpu().double().numpy()

@@ -44,8 +44,8 @@ def enhanced(mask: Mask, rng: np.random.Generator) -> Mask:
     """
     padded = np.pad(mask.astype(np.uint8), _KERNEL)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_KERNEL, _KERNEL))
-    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)
-    width = cv2.distanceTransform(closed, cv2.DIST_L2, 5)
+    closed = np.asarray(cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel), dtype=np.uint8)
+    width = np.asarray(cv2.distanceTransform(closed, cv2.DIST_L2, 5), dtype=np.float32)
     area, inner = int(closed.sum()), slice(_KERNEL, -_KERNEL)
     plain = np.asarray(closed[inner, inner] > 0)
     if 2 * float(width.max()) < _THIN:
@@ -113,15 +113,16 @@ def warped(
     found = np.asarray(soft >= 0.5)
     if not found.any():
         found = np.asarray(soft >= soft.max())
-    pixels = None
+    pixels: NDArray[np.float32] | None = None
     if patch is not None:
-        pixels = cv2.warpAffine(
+        moved_patch = cv2.warpAffine(
             patch.astype(np.float32),
             matrix,
             size,
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
+        pixels = np.asarray(moved_patch, dtype=np.float32)
     ys, xs = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
     top, bottom = max(ys[0] - _MARGIN, 0), ys[-1] + 1 + _MARGIN
     left, right = max(xs[0] - _MARGIN, 0), xs[-1] + 1 + _MARGIN

@@ -234,8 +234,8 @@ class Planner:
         y, x = (float(v.mean()) for v in np.nonzero(own))
         dy, dx = (float(v.mean()) for v in np.nonzero(mask))
         reach = self.keys.jitter * min(own.shape)
-        top = int(round(y - dy + rng.uniform(-reach, reach)))
-        left = int(round(x - dx + rng.uniform(-reach, reach)))
+        top = round(y - dy + rng.uniform(-reach, reach))
+        left = round(x - dx + rng.uniform(-reach, reach))
         at = placement.within(mask, own.shape, top, left)
         whole = at is not None and int(mask[at[1]].sum()) == int(mask.sum())
         return Spot(top, left, "own") if whole else None

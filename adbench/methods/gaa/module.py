@@ -22,8 +22,8 @@ from adbench.methods.gaa.detector import GaaDetector
 from adbench.methods.gaa.pairs import PairSet, altered, read_pair, read_rows
 from adbench.methods.gaa.settings import GaaKeys
 from adbench.methods.gaa.stages import Stages
-from adbench.methods.gaa.units import Mask, Picture, RealDefects, read_real
 from adbench.methods.gaa.unet import focal_loss
+from adbench.methods.gaa.units import Mask, Picture, RealDefects, read_real
 from adbench.methods.memory import training_bytes
 from adbench.runs.files import write_json
 from adbench.runs.stages import Stage, StageContext

@@ -20,12 +20,14 @@ from adbench.diffusion.latent.autoencoder_stage import fit_autoencoder, measure_
 from adbench.diffusion.latent.base import LatentDiffusion
 from adbench.diffusion.latent.direct import (
     Conditioning,
+    check_text_parts,
     conditioning_of,
     inpainted,
     latent_mask,
     masked_loss,
 )
 from adbench.diffusion.latent.scratch import ScratchDiffusion
+from adbench.diffusion.latent.stable import StableDiffusion
 from adbench.diffusion.schedule import noised
 from adbench.errors import UserError
 from adbench.methods.base import seeded_generator
@@ -69,6 +71,8 @@ def painting_stages(
             f"model.generate.net={keys.generate.net}: a multiple of {diffusion.size_multiple} is "
             f"expected, such as {near}"
         )
+    if isinstance(diffusion, StableDiffusion):
+        check_text_parts(diffusion.folder)
     concept = Concept(keys, diffusion, seed, device)
     stage = Stage("concept", concept.run, concept.described(), ("cluster", "regions"))
     base = SCRATCH if isinstance(diffusion, ScratchDiffusion) else TEXT

@@ -32,7 +32,7 @@ class Paster:
 
         Outside the mask and its feather it is the canvas, bit for bit.
         """
-        image = canvas.astype(np.float32)
+        image: NDArray[np.float32] = canvas.astype(np.float32)
         for value, part in enumerate(plan.parts, 1):
             mask = labels == value
             if part.unit < 0:
@@ -68,7 +68,9 @@ class Paster:
         if self.keys.blend == "poisson" and _clear_of_border(mask):
             return _cloned(image, layer, mask)
         ring = ring_of(mask, _RING)
-        shift = (image[ring].mean(0) - source) if ring.any() else 0.0
+        shift: NDArray[np.float32] = np.zeros(3, dtype=np.float32)
+        if ring.any():
+            shift = (image[ring].mean(0) - source).astype(np.float32)
         alpha = feathered(mask, self.keys.feather)[..., None]
         found: NDArray[np.float32] = image + alpha * (layer + shift - image)
         return found

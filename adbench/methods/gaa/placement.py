@@ -68,8 +68,8 @@ def centred(mask: Mask, region: Mask, rng: np.random.Generator) -> Spot | None:
     reach = max(_CENTRE_REACH * float(np.sqrt(region.sum())), 1.0)
     axis = ~medial_axis(region)
     away = cv2.distanceTransform(axis.astype(np.uint8), cv2.DIST_L2, 5)
-    rows = np.arange(out.shape[0]) + int(round(y))
-    columns = np.arange(out.shape[1]) + int(round(x))
+    rows = np.arange(out.shape[0]) + round(y)
+    columns = np.arange(out.shape[1]) + round(x)
     near = away[np.ix_(rows.clip(max=len(away) - 1), columns.clip(max=away.shape[1] - 1))] <= reach
     allowed = np.flatnonzero((near & (out <= _CENTRE_LOOSE * mask.sum())).ravel())
     if not len(allowed):
@@ -110,8 +110,8 @@ def at_edge(
     """Return a place with the mask's centre at an outline's point, part of it inside."""
     y, x = (float(v.mean()) for v in np.nonzero(mask))
     reach = 0.25 * float(np.sqrt(mask.sum()))
-    top = int(round(point[0] - y + rng.uniform(-reach, reach)))
-    left = int(round(point[1] - x + rng.uniform(-reach, reach)))
+    top = round(point[0] - y + rng.uniform(-reach, reach))
+    left = round(point[1] - x + rng.uniform(-reach, reach))
     clipped = within(mask, region.shape, top, left)
     if clipped is None:
         return None

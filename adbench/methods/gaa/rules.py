@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from adbench.methods.gaa.geometry import principal_angle
 from adbench.methods.gaa.settings import Place, RuleKeys
 from adbench.methods.gaa.units import Mask, Picture
 
+T = TypeVar("T", int, Place)
 _LOGICAL, _NEAR, _CENTRE = 0.6, 0.5, 0.1
 _OUTSIDE = (0.05, 0.6)  # share of an edge defect that lies outside its region
 _DIRECTED, _TURN = 20.0, 15.0  # circular deviation below which a type has a direction; its turn
@@ -55,7 +57,7 @@ def place_of(mask: Mask, region: Mask) -> Place:
         return "logical"
     if not region.any() or region.all():
         return "inside"
-    y, x = (int(round(float(v.mean()))) for v in np.nonzero(mask))
+    y, x = (round(float(v.mean())) for v in np.nonzero(mask))
     outside = 1 - both / int(mask.sum())
     inner = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     outer = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5)
@@ -98,5 +100,5 @@ def _turn(masks: Sequence[Mask]) -> float:
     return _TURN if deviation < _DIRECTED else 180.0
 
 
-def _majority(values: Sequence[object]):  # type: ignore[no-untyped-def]
+def _majority(values: Sequence[T]) -> T:
     return Counter(values).most_common(1)[0][0]

@@ -192,10 +192,11 @@ def components_of(
         whole: the mask is one unit.
     """
     if whole:
-        labels = mask.astype(np.int32)
-        stats = np.array([[0] * 5, [*_box(mask), int(mask.sum())]])
+        labels: NDArray[Any] = mask.astype(np.int32)
+        stats: NDArray[Any] = np.array([[0] * 5, [*_box(mask), int(mask.sum())]])
     else:
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), None, None, 8)
+        pixels = mask.astype(np.uint8)
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
     order = sorted(range(1, len(stats)), key=lambda i: (-int(stats[i][4]), i))[:255]
     kept = [i for i in order if stats[i][4] >= min_area] or order[:1]
     out = np.zeros(mask.shape, dtype=np.uint8)
