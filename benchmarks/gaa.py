@@ -111,7 +111,7 @@ def _control(run: Run) -> None:
     """Position, outside, small masks, and whether a defect has the colours of its cluster."""
     rows = [run.rows[i] for i in run.kept]
     print(
-        f"centre of the change inside the mask's box: {np.mean([r['centred'] for r in rows]):.1%}"
+        f"centre of the change inside the mask's hull: {np.mean([r['centred'] for r in rows]):.1%}"
     )
     print(
         f"change outside, levels of 256: {np.mean([r['out_px'] for r in rows]):.4f}; "

@@ -28,7 +28,7 @@ class Judged:
         out_s: mean rise of the score outside, in deviations.
         fill: share of the mask that is changed visibly.
         moved: share of the change's mass that lies inside the mask.
-        centred: whether the change's centre of mass lies in the mask's box.
+        centred: whether the change's centre of mass lies in the mask's convex hull.
     """
 
     ars: float
@@ -80,12 +80,6 @@ def judged(
     outside = cv2.dilate(mask.astype(np.uint8), kernel) == 0
     ars = region_score(scores, mask)
     total = float(change.sum())
-    rows, columns = np.nonzero(mask)
-    centred = False
-    if total:
-        y, x = np.mgrid[: mask.shape[0], : mask.shape[1]]
-        cy, cx = float((y * change).sum()) / total, float((x * change).sum()) / total
-        centred = rows.min() <= cy <= rows.max() and columns.min() <= cx <= columns.max()
     return Judged(
         ars=ars,
         ars_z=(ars - level) / spread,
@@ -93,8 +87,18 @@ def judged(
         out_s=float((scores - before)[outside].mean()) / spread if outside.any() else 0.0,
         fill=float((change[mask] > visible).mean()),
         moved=float(change[mask].sum()) / total if total else 0.0,
-        centred=bool(centred),
+        centred=bool(total) and _centred(change, mask),
     )
+
+
+def _centred(change: Map, mask: Mask) -> bool:
+    """Whether the centre of mass of a change [H, W] lies in the convex hull of a mask."""
+    weight = change.astype(np.float64) / float(change.sum())
+    y = float((weight.sum(1) * np.arange(len(weight))).sum())
+    x = float((weight.sum(0) * np.arange(weight.shape[1])).sum())
+    points = np.argwhere(mask)[:, ::-1].astype(np.int32)
+    hull = cv2.convexHull(points)
+    return bool(cv2.pointPolygonTest(hull, (x, y), measureDist=True) >= -1)
 
 
 def kept(pairs: Sequence[tuple[int, Judged]], keys: FilterKeys) -> list[bool]:
