@@ -22,7 +22,7 @@ from adbench.methods.base import AnomalyModule
 from adbench.synthesis.base import Synthesizer
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
-METHODS = ("glass", "realnet", "ulsad", "dfr", "sdas")
+METHODS = ("glass", "realnet", "ulsad", "dfr", "sdas", "gaa")
 WRONG = {
     "text": "x",
     "empty": "",
@@ -134,7 +134,9 @@ def module_of(method, extractor, side=256, **keys):
     target, _ = yaml_keys(method)
     torch.manual_seed(0)
     kind = imported(target, AnomalyModule, "model._target_")
+    more = {"diffusion": None} if method == "gaa" else {}
     return kind(
+        **more,
         backbone=None if method == "sdas" else extractor,
         synthesis=Nothing(),
         image_size=(side, side),
@@ -148,6 +150,7 @@ SMALL = {
     "realnet": {"recon": {"mult": [1], "blocks": 1, "head_channels": 8}},
     "ulsad": {"channels": 48, "frn": {"mid": 8}, "autoencoder": {"narrow": 4, "wide": 4}},
     "dfr": {"latent": 4},
+    "gaa": {"use": {"width": 4}, "classifier": {"network": "none"}},
     "sdas": {"network": {"width": 32, "multipliers": [1], "blocks": 1, "attention": []}},
 }
 

@@ -42,6 +42,28 @@ GLAD = {
     "model.optimiser.checkpointing": True,
 }
 NOTES = {
+    # GAA: notes, section 6; its own code was never published, AnomalyDiffusion's fills the gaps.
+    "gaa_paper": {
+        "protocol": "honest",
+        "dataset.defects": "third",
+        "dataset.image_size": 256,
+        "train.steps": 12500,
+        "train.batch_size": 8,
+        "model.concept.feature_tokens": 8,
+        "model.concept.position_tokens": 4,
+        "model.concept.steps": 310000,
+        "model.concept.batch_size": 4,
+        "model.concept.learning_rate": 5e-3,
+        "model.concept.norm": "full",
+        "model.generate.per_type": 1000,
+        "model.generate.steps": 200,
+        "model.generate.guidance": 1.0,
+        "model.filter.score": "ars",
+        "model.filter.keep": 0.5,
+        "model.use.width": 64,
+        "model.use.learning_rate": 1e-4,
+        "model.classifier.network": "resnet34",
+    },
     "glad_paper": {
         **GLAD,
         "protocol": "honest",
