@@ -17,10 +17,13 @@ _GAA = "adbench.methods.gaa."
 
 
 def is_gaa(folder: str) -> bool:
-    """Whether a run folder is one of model=gaa."""
+    """Whether a folder is a run of model=gaa; what is none is refused by who opens it."""
     from adbench.runs.folder import open_run
 
-    _, config = open_run(Path(folder).expanduser())
+    try:
+        _, config = open_run(Path(folder).expanduser())
+    except UserError:
+        return False
     section = config.get("model")
     target = section.get("_target_") if isinstance(section, Mapping) else None
     return str(target or "").startswith(_GAA)

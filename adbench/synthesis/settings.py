@@ -344,6 +344,7 @@ class SdasPoolKeys(PoolKeys, sdas.PoolKeys):
     """
 
     foreground: ForegroundKeys = _RULES
+    masks: Literal["auto", "perlin", "files"] = "perlin"
     fit: sdas.FitKeys = _FIT
 
     def __post_init__(self) -> None:
