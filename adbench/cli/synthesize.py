@@ -30,6 +30,7 @@ class SynthesizeKeys:
         batch_size: images at a time, part of the request.
         run: a finished SDAS run, whose model draws whole pictures instead.
         split: normal images that defects are put on: those of training, or those held out.
+        type: with a run of model=gaa, the defect to make; None makes all of them in turn.
     """
 
     n: Annotated[int, Within(1, 10**6)] = 100
@@ -37,11 +38,16 @@ class SynthesizeKeys:
     batch_size: Annotated[int, Within(1, 4096)] = 16
     run: str | None = None
     split: Literal["train", "held_out"] = "train"
+    type: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("out", self.out), ("run", self.run)):
+        for name, value in (("out", self.out), ("run", self.run), ("type", self.type)):
             if value == "":
-                raise UserError(f"{name}= is empty: a folder is expected")
+                raise UserError(
+                    f"{name}= is empty: a {'name' if name == 'type' else 'folder'} is expected"
+                )
+        if self.type is not None and self.run is None:
+            raise UserError(f"type={self.type} goes with run=GAA_RUN, whose defects have types")
 
 
 def usage() -> str:
@@ -51,7 +57,9 @@ def usage() -> str:
         "Writes synthetic images with masks in MVTec's layout, manifest and contact sheet.\n"
         "The same command goes on where it stopped; a larger n extends a smaller one.\n"
         "       adbench synthesize run=SDAS_RUN n=1000 synthesis.strength=[0.1,0.2] [out=FOLDER]\n"
-        "draws a pool of whole pictures from a trained SDAS run instead.",
+        "draws a pool of whole pictures from a trained SDAS run instead.\n"
+        "       adbench synthesize run=GAA_RUN n=1000 [type=DEFECT] [out=FOLDER]\n"
+        "makes further pairs from the defects that a GAA run has seen.",
         (
             "n=100                      images written",
             "out=FOLDER                 where; else outputs/synthetic/SYNTHESIS/DATASET",
@@ -68,7 +76,12 @@ def run(words: Sequence[str]) -> int:
     """Write the images; the last line on stdout is the folder."""
     arguments = parsed_arguments(words)
     own, rest = _split(arguments.overrides)
-    folder = _pool(own, rest) if own.run is not None else _set(own, rest, arguments.config_dir)
+    if own.run is not None:
+        from adbench.cli.pairs import is_gaa, write_pairs_of
+
+        folder = write_pairs_of(own, rest) if is_gaa(own.run) else _pool(own, rest)
+    else:
+        folder = _set(own, rest, arguments.config_dir)
     print(folder)
     return 0
 
@@ -149,6 +162,8 @@ def _pool(own: SynthesizeKeys, rest: list[str]) -> Path:
 
     if own.split != "train":
         raise UserError("split= does not go with run=: an SDAS model draws whole pictures")
+    if own.type is not None:
+        raise UserError(f"type={own.type} goes with a run of model=gaa; {own.run} is another")
     given, seed = _drawing(rest)
     keys = from_mapping(PoolKeys, {"n": own.n, "batch_size": own.batch_size, **given}, "synthesis")
     folder = Path(str(own.run)).expanduser()

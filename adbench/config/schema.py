@@ -140,6 +140,7 @@ class DatasetKeys:
     fit: Fit = "squash"
     bits: Annotated[int, Within(8, 16)] | None = None
     limit: Count | None = None
+    defects: Literal["third"] | Count | tuple[str, ...] | None = None
     hold_out: ProperShare = 0.1
     corrupt_background: BackgroundKeys = BackgroundKeys()
     options: dict[str, Any] = field(default_factory=dict)

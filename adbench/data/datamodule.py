@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import lightning
 import numpy as np
@@ -16,21 +16,23 @@ from adbench.config.schema import Fit
 from adbench.data.batch import Batch
 from adbench.data.cache import ImageCache
 from adbench.data.changes import Change
+from adbench.data.defects import SEEN
 from adbench.data.sample import NORMAL, Sample
 from adbench.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Samples of one run: normals to fit, held-out normals, and the test set."""
+    """Samples of one run: normals to fit, held-out normals, test set, defects that may be seen."""
 
     train: list[Sample]
     val: list[Sample]
     test: list[Sample]
+    defects: list[Sample] = field(default_factory=list)
 
     def all_normals(self) -> Splits:
         """Return splits that train on the held-out normals too and hold out nothing."""
-        return Splits(ordered([*self.train, *self.val]), [], self.test)
+        return Splits(ordered([*self.train, *self.val]), [], self.test, self.defects)
 
     def fold(self, number: int, count: int, seed: int) -> Splits:
         """Return splits that hold out part ``number`` of ``count`` of all normals; no test set.
@@ -89,7 +91,9 @@ def split_samples(
         raise UserError("no normal training image was found; at least one is needed to train on")
     if not (train or val or test):
         raise UserError("no image to test on: neither a test split nor held-out normals")
-    return Splits(_spread(train, limit), _spread(val or held, limit), _spread_test(test, limit))
+    seen = [sample for sample in found if sample.split == SEEN]
+    held_out = _spread(val or held, limit)
+    return Splits(_spread(train, limit), held_out, _spread_test(test, limit), seen)
 
 
 def _held_out(

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from adbench.config.typed import from_mapping
 from adbench.data.cache import resized_image
+from adbench.data.defects import RECORD
 from adbench.errors import UserError
 from adbench.synthesis.base import Synthetic
 from adbench.synthesis.blending import PerlinBlend, composed
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
 
 _CONTACT = "contact"  # sheets that pool writers leave beside the images
+_OF_A_RUN = Path("stages") / "filter"  # where a run of model=gaa keeps the pairs worth using
 
 
 def mask_path(image: Path) -> Path:
@@ -38,6 +40,13 @@ def pool_images(folder: Path, *, pairs: bool) -> list[Path]:
     found = [path for path in images_below(folder) if not path.stem.startswith(_CONTACT)]
     found = [path for path in found if "ground_truth" not in path.relative_to(folder).parts]
     return [path for path in found if mask_path(path).is_file()] if pairs else found
+
+
+def holds_pairs(root: Path) -> bool:
+    """Whether a folder is a run or a set of model=gaa: pairs, made from real defects."""
+    return (root / RECORD).is_file() and bool(
+        (root / _OF_A_RUN).is_dir() or (root / "manifest.jsonl").is_file()
+    )
 
 
 class Pool(PerlinBlend):
@@ -63,6 +72,8 @@ class Pool(PerlinBlend):
         self.keys = made = from_mapping(self.kind, keys, "synthesis")
         super().__init__(made)
         self.root, self.from_files = made.root, made.masks == "files"
+        if made.masks == "auto" and made.root is not None:
+            self.from_files = holds_pairs(Path(made.root).expanduser())
         if made.root is not None and not Path(made.root).expanduser().is_dir():
             raise UserError(
                 f"synthesis.root={made.root} is no folder; "
@@ -93,7 +104,8 @@ class Pool(PerlinBlend):
 
     def _folder(self) -> Path:
         if self.root is not None:
-            return Path(self.root).expanduser()
+            root = Path(self.root).expanduser()
+            return root / _OF_A_RUN if (root / _OF_A_RUN).is_dir() else root
         if self.stage_folder is None or not (self.stage_folder / "pool").is_dir():
             raise UserError("the pool is empty: set synthesis.root=FOLDER to one that is filled")
         return self.stage_folder / "pool"

@@ -316,13 +316,14 @@ class PoolKeys(PerlinKeys):
 
     Attributes:
         root: folder of the pool; None: the artefact of the run's stage ``pool``.
-        masks: ``perlin`` (drawn) or ``files`` (each image's own).
+        masks: ``perlin`` (drawn), ``files`` (each image's own), or ``auto``: files where the
+            folder is a run or a set of model=gaa, whose pictures are pairs with masks.
         max_memory: bytes of decoded images kept; others are decoded at each draw.
     """
 
     foreground: ForegroundKeys = ForegroundKeys()
     root: str | None = None
-    masks: Literal["perlin", "files"] = "perlin"
+    masks: Literal["auto", "perlin", "files"] = "auto"
     opacity: Shares = (0.5, 1.0)
     max_memory: Bytes = 1 << 30
 
@@ -346,6 +347,7 @@ class SdasPoolKeys(PoolKeys, sdas.PoolKeys):
     n: Annotated[int, Within(1, 10**6)] = 10_000
     tries: Tries = 1
     foreground: ForegroundKeys = _RULES
+    masks: Literal["auto", "perlin", "files"] = "perlin"
     fit: sdas.FitKeys = _FIT
 
     def __post_init__(self) -> None:

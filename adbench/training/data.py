@@ -8,8 +8,9 @@ from adbench.config.schema import DatasetKeys, Settings
 from adbench.data.changes import Change, DirtyBackground, Light
 from adbench.data.check import check_samples, told
 from adbench.data.datamodule import DataModule, split_samples
+from adbench.data.defects import SEEN
 from adbench.data.depth import found_depth
-from adbench.data.sample import Sample
+from adbench.data.sample import ANOMALOUS, Sample
 from adbench.errors import UserError
 from adbench.methods.base import Requirements
 from adbench.methods.memory import free_memory
@@ -112,11 +113,36 @@ def check_requirements(needs: Requirements, keys: Settings, samples: Sequence[Sa
         )
     if keys.train.batch_size < needs.min_batch:
         raise UserError(f"train.batch_size={keys.train.batch_size}: at least {needs.min_batch}")
+    if needs.needs_defects and not any(sample.split == SEEN for sample in samples):
+        _refuse_defectless(keys, samples)
     if len({sample.category for sample in samples}) > 1 and not needs.multiclass:
         raise UserError("this method trains one category at a time: dataset.multiclass=false")
     if keys.hardware.devices not in (1, "1", "auto") and not needs.ddp:
         raise UserError(f"hardware.devices={keys.hardware.devices}: this method uses one device")
     _check_memory(needs.memory_bytes)
+
+
+def _refuse_defectless(keys: Settings, samples: Sequence[Sample]) -> None:
+    """Raise UserError that says why no real defect can be learned from, and what helps."""
+    bad = [sample for sample in samples if sample.label == ANOMALOUS]
+    masked = [sample for sample in bad if sample.masks]
+    category = samples[0].category if samples else "the category"
+    if keys.dataset.defects is None:
+        raise UserError("this method learns from a few real defects: set dataset.defects=third")
+    if not bad:
+        raise UserError(
+            f"{category} has no defective picture; this method needs at least one with its mask "
+            "(a method that needs none: model=glass)"
+        )
+    if not masked:
+        raise UserError(
+            f"none of the {len(bad)} defective pictures of {category} has a mask; at least one is "
+            "needed (a method that needs none: model=glass)"
+        )
+    raise UserError(
+        f"every defect type of {category} has one picture, which is left to be tested; name those "
+        f"that may be seen: dataset.defects=[{masked[0].relative}] (diffusion=none works from one)"
+    )
 
 
 def _check_memory(needed: int) -> None:

@@ -13,6 +13,15 @@ import torch
 
 from adbench.config.schema import Settings, settings
 from adbench.data.datamodule import DataModule
+from adbench.data.defects import (
+    SEEN,
+    check_disjoint,
+    described,
+    seen_through,
+    with_seen,
+    without_these,
+    write_seen,
+)
 from adbench.data.fingerprint import differences, fingerprint
 from adbench.data.opening import chosen_categories, located, read_samples
 from adbench.data.sample import Sample
@@ -78,11 +87,25 @@ def _train_one(
     bits = depth_of(dataset, samples)
     own["dataset"]["bits"] = bits  # recorded: later pictures are read as these were
     check_data(samples, say, bits=bits)
+    samples = _without_seen(own, samples, say)
     with locked(folder.path, wait=wait):
         if config["force"] is True:
             folder.clear()
         _run_in(folder, own, samples, overrides, say)
     return folder.path
+
+
+def _without_seen(config: Mapping[str, Any], samples: Sequence[Sample], say: Say) -> list[Sample]:
+    """Return the samples, defects that the run sees, itself or through pairs, in a split apart."""
+    keys = settings(config)
+    marked = with_seen(samples, keys.dataset.defects, keys.seed)
+    through = seen_through(config.get("synthesis"))
+    found = without_these(marked, through)
+    own, all_seen = (sum(s.split == SEEN for s in each) for each in (marked, found))
+    if all_seen > own:
+        say(f"note: {all_seen - own} test pictures were seen by the pairs: they are not scored")
+    check_disjoint(found, [*described(found), *through])
+    return found
 
 
 def _run_in(
@@ -218,6 +241,7 @@ class _Session:
             refit, folds = self.keys.train.refit, self.keys.threshold.folds
             everything = refit or folds > 0
             datamodule = build_datamodule(self.keys, self.samples, all_normals=everything)
+        self._record_seen()
         tests = [path for s in datamodule.test_samples for path in (s.image, *s.masks)]
         with sealed(tests) as seal:
             fitted = self._trained(datamodule, seal)
@@ -234,6 +258,14 @@ class _Session:
             seconds={name: round(value, 3) for name, value in self.seconds.items()},
             peak_memory=peak_memory(),
         )
+
+    def _record_seen(self) -> None:
+        """Write who was seen: neither this run nor one that uses its pairs scores them."""
+        seen = {each.sha256: each for each in seen_through(self.config.get("synthesis"))}
+        seen |= {each.sha256: each for each in described(self.samples)}
+        if seen:
+            asked = self.config["dataset"].get("defects")
+            write_seen(self.folder.path, list(seen.values()), self.samples, asked, self.keys.seed)
 
     def _trained(self, datamodule: DataModule, seal: Seal) -> Fitted | None:
         """Train and save the detector; None where the run ends with a stage."""
@@ -309,7 +341,7 @@ class _Session:
         force = self.config["force"] if isinstance(self.config["force"], str) else None
         if not stages and only is None and until is None and force is None:
             return False
-        seen = [*datamodule.splits.train, *datamodule.splits.val]
+        seen = [*datamodule.splits.train, *datamodule.splits.val, *datamodule.splits.defects]
         with self._timed("stages"):
             run_stages(
                 stages,

@@ -12,6 +12,7 @@ import torch
 
 from adbench.config.schema import Settings, settings
 from adbench.data.datamodule import DataModule
+from adbench.data.defects import RECORD, SEEN, read_seen, without_these
 from adbench.data.fingerprint import differences, fingerprint, trained_on
 from adbench.data.layouts import get_layout
 from adbench.data.layouts.base import Layout
@@ -36,6 +37,7 @@ from adbench.training.evaluate import (
 from adbench.training.gallery import Gallery
 from adbench.training.hardware import check_hardware
 from adbench.training.heatmaps import write_png
+from adbench.training.naming import type_figures
 from adbench.training.pictures import HeatMaps
 from adbench.training.refit import FIRST
 from adbench.training.score_plot import score_histograms
@@ -92,6 +94,7 @@ def tested(
         gallery(scored)
 
     before = _digest(detector)
+    named = type_figures(detector, datamodule, device)
     found: Evaluation = evaluate(
         detector,
         datamodule,
@@ -115,6 +118,7 @@ def tested(
         "epoch": None,
         "category": None,
         **found.metrics,
+        **({"types": named} if named is not None else {}),
         "threshold": threshold_entry(threshold, found.scores, found.labels),
         "seconds": {name: round(value, 3) for name, value in found.seconds.items()},
     }
@@ -199,6 +203,7 @@ def repeated_test(
     stored = read_threshold(folder.path)
     samples = pictures_to_test(keys, say) if elsewhere else _own_samples(keys)
     check_data(samples, say, bits=keys.dataset.bits)
+    samples = unseen(folder, samples, elsewhere=elsewhere, say=say)
     if threshold:
         stored = _asked_threshold(folder, detector, keys, stored, threshold)
     categories = sorted({sample.category for sample in samples})
@@ -215,6 +220,26 @@ def repeated_test(
             document["epoch"] = read_metrics(folder.path).get("epoch")
         write_json(target / "metrics.json", document)
     return target, document
+
+
+def unseen(
+    folder: RunFolder, samples: Sequence[Sample], *, elsewhere: bool, say: Callable[[str], None]
+) -> list[Sample]:
+    """Return the samples, real defects that the run has seen in a split that is not scored.
+
+    Raises:
+        UserError: nothing else is left to score.
+    """
+    record = confined(folder.path, RECORD)
+    if not record.is_file():
+        return list(samples)
+    found = without_these(samples, read_seen(record))
+    known = [sample for sample in found if sample.split == SEEN]
+    if len(known) == len(found):
+        raise UserError(f"the run has seen all {len(known)} pictures: none is left to score")
+    if known and elsewhere:
+        say(f"note: the run has seen {len(known)} of these pictures: they are not scored")
+    return found
 
 
 def pictures_to_test(keys: Settings, say: Callable[[str], None]) -> list[Sample]:

@@ -23,7 +23,7 @@ from adbench.synthesis.base import Synthesizer
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 NEAREST = ("patchcore", "subspace", "padim", "reference", "simplenet")
-METHODS = ("glass", "realnet", "ulsad", "dfr", "sdas", *NEAREST)
+METHODS = ("glass", "realnet", "ulsad", "dfr", "sdas", "gaa", *NEAREST)
 WRONG = {
     "text": "x",
     "empty": "",
@@ -135,7 +135,9 @@ def module_of(method, extractor, side=256, **keys):
     target, _ = yaml_keys(method)
     torch.manual_seed(0)
     kind = imported(target, AnomalyModule, "model._target_")
+    more = {"diffusion": None} if method == "gaa" else {}
     return kind(
+        **more,
         backbone=None if method in ("sdas", "reference") else extractor,
         synthesis=Nothing(),
         image_size=(side, side),
@@ -149,6 +151,7 @@ SMALL = {
     "realnet": {"recon": {"mult": [1], "blocks": 1, "head_channels": 8}},
     "ulsad": {"channels": 48, "frn": {"mid": 8}, "autoencoder": {"narrow": 4, "wide": 4}},
     "dfr": {"latent": 4},
+    "gaa": {"use": {"width": 4}, "classifier": {"network": "none"}},
     "sdas": {"network": {"width": 32, "multipliers": [1], "blocks": 1, "attention": []}},
     "patchcore": {"bank": 16},
     "subspace": {},

@@ -1,0 +1,1 @@
+"""GAA: from a few real defects, many aligned pairs of image and mask, and their use."""

@@ -1,0 +1,379 @@
+"""The stages of GAA: cluster, regions, concept, masks, generate, filter; each drawn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from adbench.backbones.extractor import FeatureExtractor
+from adbench.data.sample import Sample
+from adbench.errors import UserError
+from adbench.methods.gaa import sheets
+from adbench.methods.gaa.ars import Judged, judged, kept
+from adbench.methods.gaa.chain import (
+    Maker,
+    all_pictures,
+    mean_rows,
+    planner_of,
+    read_regions,
+    row_of,
+    tensors,
+)
+from adbench.methods.gaa.clustering import clustered
+from adbench.methods.gaa.features import block_weights, described, fused
+from adbench.methods.gaa.pairs import read_pair, read_rows, write_pair, write_rows
+from adbench.methods.gaa.regions import Regions
+from adbench.methods.gaa.rules import inferred
+from adbench.methods.gaa.scorer import Scorer
+from adbench.methods.gaa.settings import GaaKeys
+from adbench.methods.gaa.units import Picture, RealDefects, read_png, read_real
+from adbench.runs.files import read_json, write_json
+from adbench.runs.stages import Stage, StageContext
+from adbench.synthesis.writer import write_picture
+
+MakerOf = Callable[[Path, RealDefects, StageContext], tuple[Maker, float]]
+_JUDGED = ("ars", "ars_z", "out_px", "out_s", "fill", "moved", "centred")
+
+
+class Stages:
+    """Builds the stages of one run.
+
+    Args:
+        keys: conf/model/gaa.yaml.
+        backbone: features for clusters, regions and scorer.
+        seed: of every draw.
+        device: of networks.
+        base: name of what paints the defects, for the manifest.
+        outline: whether masks get an outline of their own (Eq. 5).
+        maker: builds what paints, and the change that counts as visible with it.
+        concept: the stage that trains what paints; None where nothing is trained.
+    """
+
+    def __init__(
+        self,
+        keys: GaaKeys,
+        backbone: FeatureExtractor,
+        seed: int,
+        device: torch.device,
+        *,
+        base: str,
+        outline: bool,
+        maker: MakerOf,
+        concept: Stage | None = None,
+    ) -> None:
+        self.keys, self.backbone, self.seed, self.device = keys, backbone, seed, device
+        self.base, self.outline, self.maker, self.concept = base, outline, maker, concept
+
+    def all(self) -> list[Stage]:
+        """Return the stages in order."""
+        keys, record = self.keys, dict(self.backbone.record)
+        own = {"seed": self.seed, "backbone": record, "layers": self.backbone.layers}
+        made = ("concept",) if self.concept is not None else ()
+        draws = {"draw": keys.draw}
+        stages = [
+            Stage("cluster", self.cluster, {**asdict(keys.cluster), **own, **draws}),
+            Stage(
+                "regions",
+                self.regions,
+                {**asdict(keys.regions), **own, "rules": keys.masks.rules, **draws},
+                ("cluster",),
+                self._region_files(),
+            ),
+            *([self.concept] if self.concept is not None else []),
+            Stage(
+                "masks",
+                self.masks,
+                {**asdict(keys.masks), **own, "n": keys.generate.per_type, "out": self.outline},
+                ("cluster", "regions"),
+            ),
+            Stage(
+                "generate",
+                self.generate,
+                {**asdict(keys.generate), **own, "base": self.base},
+                ("cluster", *made, "masks"),
+            ),
+            Stage("filter", self.filter, {**asdict(keys.filter), **own, **draws}, ("generate",)),
+        ]
+        return stages
+
+    def _region_files(self) -> tuple[Path, ...]:
+        if not self.keys.regions.root:
+            return ()
+        root = Path(self.keys.regions.root).expanduser()
+        return (root,) if root.is_file() else tuple(sorted(root.rglob("*.png")))
+
+    def cluster(self, context: StageContext) -> None:
+        """Divide the components of each type; draw every cluster."""
+        real = read_real(context.datamodule, self.keys.cluster.min_area)
+        blocks = described(real, self.backbone, self.device)
+        weights = block_weights(blocks, self.keys.cluster, self.seed)
+        numbers = np.zeros(len(real.units), dtype=np.int64)
+        first = 0
+        for defect in real.types:
+            rows = np.array([i for i, u in enumerate(real.units) if u.defect == defect])
+            own = {name: values[rows] for name, values in blocks.items()}
+            labels = clustered(fused(own, weights), self.keys.cluster, self.seed)
+            numbers[rows] = first + labels
+            first += int(labels.max()) + 1
+            context.say(f"cluster: {defect}: {len(rows)} components, {labels.max() + 1} clusters")
+        real.units = [replace(u, cluster=int(n)) for u, n in zip(real.units, numbers, strict=True)]
+        real.write(context.folder)
+        write_json(context.folder / "weights.json", weights)
+        sheets.draw_clusters(real, context.folder, self.keys.draw)
+
+    def regions(self, context: StageContext) -> None:
+        """Find the regions of canvases and real defects; settle the rule of every type."""
+        data = context.datamodule
+        real = RealDefects.read(context.stages / "cluster")
+        finder = Regions(self.keys.regions, self.backbone, self.device)
+        finder.prepare(data, self.seed)
+        canvases = all_pictures(data)
+        labels = [finder.of(c, s) for c, s in zip(canvases, data.train_samples, strict=True)]
+        for number, own in enumerate(labels):
+            write_picture(context.folder / "labels" / f"{number:05d}.png", own)
+        samples = {sample.relative: sample for sample in data.splits.defects}
+        common = _majority(labels)
+        of_real = [
+            self._of_real(finder, image, samples.get(name), common)
+            for image, name in zip(real.images, real.files, strict=True)
+        ]
+        rules = {}
+        for defect in real.types:
+            units = real.of_type(defect)
+            rule = self.keys.masks.rule(defect)
+            masks = [real.mask_of(unit) for unit in units]
+            found = inferred(masks, [of_real[unit.picture] for unit in units], rule)
+            rules[defect] = asdict(found)
+            context.say(
+                f"regions: {defect}: {found.place}, region {found.region}, "
+                f"turned by up to {found.turn:g} degrees"
+                + (f" ({', '.join(found.given)} given)" if found.given else "")
+            )
+        for name in self.keys.masks.rules:
+            if name not in rules:
+                known = ", ".join(rules)
+                raise UserError(f"model.masks.rules.{name}: no such type was seen (there: {known})")
+        write_json(context.folder / "rules.json", rules)
+        shown = np.linspace(0, len(labels) - 1, min(len(labels), 8)).round().astype(int)
+        sheets.draw_regions(
+            [*[canvases[i] for i in shown], *real.images[:8]],
+            [*[labels[i] for i in shown], *of_real[:8]],
+            context.folder / "contact.png",
+        )
+
+    def _of_real(
+        self, finder: Regions, image: Picture, sample: Sample | None, common: Picture
+    ) -> Picture:
+        """Return the regions of a defective picture; those most canvases share where it has none.
+
+        A defect changes what is seen: regions by files exist for normal pictures only.
+        """
+        if sample is None or self.keys.regions.kind == "files":
+            return common
+        return finder.of(image, sample)
+
+    def masks(self, context: StageContext) -> None:
+        """Plan every pair: canvas, components, places."""
+        data = context.datamodule
+        count = len(data.train_samples)
+        real, planner = planner_of(
+            context.stages, self.keys, count, self.seed, outline=self.outline
+        )
+        rows, shown = [], []
+        for defect in real.types:
+            for number in range(self.keys.generate.per_type):
+                plan, labels = planner.plan(defect, number)
+                sample = data.train_samples[plan.canvas]
+                row = row_of(plan, sample.category, sample.relative, labels, self.base)
+                write_picture(context.folder / row["mask"], labels)
+                rows.append(row)
+                shown.append((plan.canvas, labels > 0))
+        write_rows(context.folder, rows)
+        write_json(context.folder / "places.json", dict(sorted(planner.counts.items())))
+        told = ", ".join(f"{name} {n}" for name, n in planner.counts.most_common())
+        context.say(f"masks: {len(rows)} planned ({told})")
+        some = _spread(shown, self.keys.draw)
+        canvases = _canvases(data, [canvas for canvas, _ in some])
+        sheets.draw_masks(canvases, [mask for _, mask in some], context.folder / "contact.png")
+
+    def generate(self, context: StageContext) -> None:
+        """Paint every plan; an interrupted stage goes on with what it has not painted."""
+        from adbench.methods.gaa.masks import Plan
+
+        real = RealDefects.read(context.stages / "cluster")
+        plans = context.stages / "masks"
+        rows = read_rows(plans)
+        maker, visible = self.maker(context.stages, real, context)
+        start, made, size = time.perf_counter(), 0, self.keys.generate.batch_size
+        for at in range(0, len(rows), size):
+            some = [row for row in rows[at : at + size] if not _painted(context.scratch, row)]
+            if not some:
+                continue
+            labels = [read_png(plans / row["mask"], grey=True) for row in some]
+            canvases = _canvases(context.datamodule, [int(row["canvas"]) for row in some])
+            images = maker([Plan.of_row(row) for row in some], canvases, labels)
+            for row, image, own in zip(some, images, labels, strict=True):
+                write_pair(context.scratch, row, image, own > 0)
+            made += len(some)
+            if at // size % 8 == 0:
+                context.say(f"generate: {at + len(some)} of {len(rows)} pairs")
+        seconds = time.perf_counter() - start
+        for name in {row["category"] for row in rows}:
+            shutil.copytree(context.scratch / name, context.folder / name)
+        write_rows(context.folder, rows)
+        rate = round(made / seconds, 2) if made else None
+        write_json(
+            context.folder / "made.json",
+            {"base": self.base, "pairs": len(rows), "visible": visible, "pairs_per_second": rate},
+        )
+        context.say(f"generate: {len(rows)} pairs by {self.base}, {rate} a second")
+        self._draw(context.folder, context, rows, context.folder / "contact.png")
+
+    def _draw(self, folder: Path, context: StageContext, rows: list[Any], path: Path) -> None:
+        if not rows:
+            return
+        some = _spread(rows, self.keys.draw)
+        pairs = [read_pair(folder, row) for row in some]
+        canvases = _canvases(context.datamodule, [int(row["canvas"]) for row in some])
+        sheets.draw_pairs([p[0] for p in pairs], [p[1] for p in pairs], canvases, path)
+
+    def filter(self, context: StageContext) -> None:
+        """Score every pair, keep the best of each cluster, write them as a set of their own."""
+        data, made = context.datamodule, context.stages / "generate"
+        rows, visible = read_rows(made), float(read_json(made / "made.json")["visible"])
+        scorer = fitted_scorer(self.backbone, self.keys, data, self.seed, self.device)
+        scorer.save(context.folder / "scorer.safetensors")
+        judge = Judge(scorer, all_pictures(data), visible, self.device)
+        found: list[Judged] = []
+        for at in range(0, len(rows), 16):
+            some = rows[at : at + 16]
+            pairs = [read_pair(made, row) for row in some]
+            found += judge(pairs, [int(row["canvas"]) for row in some])
+        clusters = [int(row["parts"][0]["cluster"]) for row in rows]
+        chosen = kept(list(zip(clusters, found, strict=True)), self.keys.filter)
+        told = [
+            {**row, **{n: getattr(j, n) for n in _JUDGED}, "kept": good}
+            for row, j, good in zip(rows, found, chosen, strict=True)
+        ]
+        write_rows(context.folder, told, "scored.jsonl")
+        best = [row for row in told if row["kept"]]
+        for row in best:
+            for name in (row["file"], row["mask"]):
+                _link(made / name, context.folder / name)
+        write_rows(context.folder, best)
+        dropped = [row for row in told if not row["kept"]]
+        report = {
+            "pairs": len(told),
+            "kept": len(best),
+            "kept_mean": mean_rows(best, _JUDGED),
+            "dropped_mean": mean_rows(dropped, _JUDGED),
+        }
+        write_json(context.folder / "report.json", report)
+        context.say(f"filter: {len(best)} of {len(told)} pairs kept")
+        self._draw(context.folder, context, best, context.folder / "contact.png")
+        self._draw(made, context, dropped, context.folder / "contact-dropped.png")
+
+
+class Judge:
+    """Judges pairs; a canvas is scored once.
+
+    Args:
+        scorer: fitted and calibrated.
+        canvases: normal pictures by position.
+        visible: change that counts as one.
+    """
+
+    def __init__(
+        self, scorer: Scorer, canvases: list[Picture], visible: float, device: torch.device
+    ) -> None:
+        self.scorer, self.canvases, self.visible, self.device = scorer, canvases, visible, device
+        self._before: dict[int, np.ndarray[Any, np.dtype[np.float16]]] = {}
+
+    def __call__(self, pairs: list[tuple[Picture, Any]], canvases: list[int]) -> list[Judged]:
+        """Return the judgement of pairs on the canvases at these positions."""
+        new = sorted({c for c in canvases if c not in self._before})
+        for at in range(0, len(new), 16):
+            some = new[at : at + 16]
+            for number, found in zip(
+                some, self._maps([self.canvases[c] for c in some]), strict=True
+            ):
+                self._before[number] = found.astype(np.float16)
+        maps = self._maps([image for image, _ in pairs])
+        level, spread = float(self.scorer.level), float(self.scorer.spread)
+        return [
+            judged(
+                image,
+                self.canvases[canvas],
+                mask,
+                scores,
+                self._before[canvas].astype(np.float32),
+                level=level,
+                spread=spread,
+                visible=self.visible,
+            )
+            for (image, mask), canvas, scores in zip(pairs, canvases, maps, strict=True)
+        ]
+
+    def _maps(self, images: list[Picture]) -> list[Any]:
+        return [
+            m for batch in tensors(images, self.device) for m in self.scorer(batch).cpu().numpy()
+        ]
+
+
+def fitted_scorer(
+    backbone: FeatureExtractor, keys: GaaKeys, data: Any, seed: int, device: torch.device
+) -> Scorer:
+    """Return a scorer trained on the canvases, calibrated on held-out normals where there are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        scorer = Scorer(backbone, keys.filter).to(device)
+    with torch.enable_grad():
+        scorer.fit(list(tensors(all_pictures(data), device)), seed)
+    held = all_pictures(data, "val") or all_pictures(data)
+    scorer.calibrate(list(tensors(held, device)))
+    return scorer
+
+
+def _canvases(data: Any, positions: list[int]) -> list[Picture]:
+    from adbench.data.batch import pictures
+
+    return pictures(data.train_images(torch.tensor(positions)))
+
+
+def _spread(items: list[Any], most: int) -> list[Any]:
+    places = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    return [items[i] for i in places]
+
+
+def _majority(labels: list[Picture]) -> Picture:
+    """Return the label that most canvases have at each pixel."""
+    stack = np.stack(labels)
+    names = np.unique(stack)
+    counts = np.stack([(stack == name).sum(0) for name in names])
+    return np.asarray(names[counts.argmax(0)], dtype=np.uint8)
+
+
+def _painted(folder: Path, row: Any) -> bool:
+    files = [folder / row["file"], folder / row["mask"]]
+    return all(path.is_file() and cv2.imread(str(path)) is not None for path in files)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name; a copy where the file system cannot."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+__all__ = ["Judge", "Stages", "fitted_scorer", "read_regions"]
