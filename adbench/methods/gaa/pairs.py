@@ -15,7 +15,8 @@ from torch import Tensor
 from adbench.errors import UserError
 from adbench.methods.gaa.units import Mask, Picture, read_png
 from adbench.runs.files import write_text
-from adbench.synthesis.writer import MANIFEST, write_picture
+from adbench.runs.pictures import write_png
+from adbench.synthesis.writer import MANIFEST
 
 Row = dict[str, Any]
 
@@ -31,8 +32,8 @@ def pair_files(category: str, defect: str, number: int) -> tuple[str, str]:
 
 def write_pair(folder: Path, row: Mapping[str, Any], image: Picture, mask: Mask) -> None:
     """Write one pair, lossless."""
-    write_picture(folder / str(row["file"]), image)
-    write_picture(folder / str(row["mask"]), mask.astype(np.uint8) * 255)
+    write_png(folder / str(row["file"]), image)
+    write_png(folder / str(row["mask"]), mask.astype(np.uint8) * 255)
 
 
 def write_rows(folder: Path, rows: Iterable[Mapping[str, Any]], name: str = MANIFEST) -> None:

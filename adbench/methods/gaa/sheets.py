@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from adbench.methods.gaa.units import Mask, Picture, RealDefects, square_around
-from adbench.synthesis.writer import write_picture
+from adbench.runs.pictures import write_png
 
 _SIDE, _COLUMNS = 128, 8
 _COLOURS = np.array(
@@ -47,7 +47,7 @@ def draw_clusters(real: RealDefects, folder: Path, most: int) -> None:
             top, left, side = square_around(unit.box, mask.shape, side)
             image = outlined(real.images[unit.picture], mask)
             tiles.append(tile(image[top : top + side, left : left + side]))
-        write_picture(folder / f"cluster-{cluster:02d}-{own[0].defect}.png", sheet(tiles))
+        write_png(folder / f"cluster-{cluster:02d}-{own[0].defect}.png", sheet(tiles))
 
 
 def draw_regions(images: Sequence[Picture], labels: Sequence[Picture], path: Path) -> None:
@@ -57,13 +57,13 @@ def draw_regions(images: Sequence[Picture], labels: Sequence[Picture], path: Pat
         colours = _COLOURS[regions % len(_COLOURS)]
         mixed = (0.6 * image + 0.4 * colours).astype(np.uint8)
         tiles.append(np.hstack([tile(image), tile(mixed)]))
-    write_picture(path, sheet(tiles, 4))
+    write_png(path, sheet(tiles, 4))
 
 
 def draw_masks(canvases: Sequence[Picture], masks: Sequence[Mask], path: Path) -> None:
     """Write canvases with the outlines of the masks that are planned on them."""
     tiles = [tile(outlined(c, m), 160) for c, m in zip(canvases, masks, strict=True)]
-    write_picture(path, sheet(tiles))
+    write_png(path, sheet(tiles))
 
 
 def draw_pairs(
@@ -74,4 +74,4 @@ def draw_pairs(
     for image, mask, canvas in zip(images, masks, canvases, strict=True):
         three = [tile(canvas, 160), tile(image, 160), tile(outlined(image, mask), 160)]
         tiles.append(np.hstack(three))
-    write_picture(path, sheet(tiles, 3))
+    write_png(path, sheet(tiles, 3))

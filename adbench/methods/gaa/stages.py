@@ -37,8 +37,8 @@ from adbench.methods.gaa.scorer import Scorer
 from adbench.methods.gaa.settings import GaaKeys
 from adbench.methods.gaa.units import Picture, RealDefects, read_png, read_real
 from adbench.runs.files import read_json, write_json
+from adbench.runs.pictures import write_png
 from adbench.runs.stages import Stage, StageContext
-from adbench.synthesis.writer import write_picture
 
 MakerOf = Callable[[Path, RealDefects, StageContext], tuple[Maker, float]]
 _JUDGED = ("ars", "ars_z", "out_px", "out_s", "fill", "moved", "centred")
@@ -139,7 +139,7 @@ class Stages:
         canvases = all_pictures(data)
         labels = [finder.of(c, s) for c, s in zip(canvases, data.train_samples, strict=True)]
         for number, own in enumerate(labels):
-            write_picture(context.folder / "labels" / f"{number:05d}.png", own)
+            write_png(context.folder / "labels" / f"{number:05d}.png", own)
         samples = {sample.relative: sample for sample in data.splits.defects}
         common = _majority(labels)
         of_real = [
@@ -194,7 +194,7 @@ class Stages:
                 plan, labels = planner.plan(defect, number)
                 sample = data.train_samples[plan.canvas]
                 row = row_of(plan, sample.category, sample.relative, labels, self.base)
-                write_picture(context.folder / row["mask"], labels)
+                write_png(context.folder / row["mask"], labels)
                 rows.append(row)
                 shown.append((plan.canvas, labels > 0))
         write_rows(context.folder, rows)

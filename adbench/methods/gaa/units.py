@@ -16,7 +16,7 @@ from adbench.data.fit import fitted_mask
 from adbench.data.images import image_size, read_mask
 from adbench.errors import UserError
 from adbench.runs.files import read_json, write_json
-from adbench.synthesis.writer import write_picture
+from adbench.runs.pictures import write_png
 
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
@@ -90,8 +90,8 @@ class RealDefects:
     def write(self, folder: Path) -> None:
         """Write ``pictures/00.png``, ``00_components.png`` and ``units.json``."""
         for i, (image, components) in enumerate(zip(self.images, self.components, strict=True)):
-            write_picture(folder / "pictures" / f"{i:03d}.png", image)
-            write_picture(folder / "pictures" / f"{i:03d}_components.png", components)
+            write_png(folder / "pictures" / f"{i:03d}.png", image)
+            write_png(folder / "pictures" / f"{i:03d}_components.png", components)
         write_json(
             folder / _UNITS, {"files": self.files, "units": [asdict(unit) for unit in self.units]}
         )

@@ -16,13 +16,13 @@ from adbench.methods.gaa.scorer import Scorer
 from adbench.methods.gaa.stages import Judge, Stages
 from adbench.runs.alone import written_alone
 from adbench.runs.files import read_json, read_record, write_beside, write_json
+from adbench.runs.pictures import write_png
 from adbench.synthesis.writer import (
     CONTACT,
     MANIFEST,
     REQUEST,
     check_claim,
     contact_sheet,
-    write_picture,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def write_pairs(
             _append(target, made)
             rows += made
             say(f"synthesize: {len(rows)} of {n} pairs")
-        write_picture(target / CONTACT, contact_sheet(target, rows[:n]))
+        write_png(target / CONTACT, contact_sheet(target, rows[:n]))
 
 
 def _judge(chain: Stages, stages: Path, datamodule: DataModule) -> Judge:
