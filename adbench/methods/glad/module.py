@@ -200,7 +200,9 @@ class GladModule(AnomalyModule):
         assert self._latents is not None
         normal, damaged = self._latents(batch, atp.damaged, keys)
         generator = self.generator(batch_idx, _STEP)
-        time = torch.randint(atp.levels, (len(batch),), generator=generator, device=self.device)
+        time = torch.randint(
+            atp.lowest, atp.levels, (len(batch),), generator=generator, device=self.device
+        )
         if atp.mix == "time":
             damaged = mixed(normal, damaged, time)
         noise = torch.randn(normal.shape, generator=generator, device=self.device)

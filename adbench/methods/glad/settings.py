@@ -35,7 +35,7 @@ class AtpKeys:
         mix: ``time`` shrinks the defect with the level (code) | ``none`` (paper).
         k_max: largest weight k_t of the defect in the target; None: as it comes.
         damaged: probability that a training image carries a synthetic defect.
-        levels: noise levels 0..levels-1 are trained on.
+        lowest, levels: noise levels lowest..levels-1 are trained on.
     """
 
     enabled: bool = True
@@ -43,7 +43,15 @@ class AtpKeys:
     mix: Literal["time", "none"] = "time"
     k_max: Positive | None = None
     damaged: Share = 0.5
+    lowest: Annotated[int, Within(0, LEVELS - 1)] = 0
     levels: Annotated[int, Within(1, LEVELS)] = LEVELS
+
+    def __post_init__(self) -> None:
+        if self.lowest >= self.levels:
+            raise UserError(
+                f"model.atp.lowest={self.lowest} leaves no level to train on below "
+                f"model.atp.levels={self.levels}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
