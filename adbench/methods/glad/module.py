@@ -21,7 +21,13 @@ from adbench.diffusion.schedule import noised
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
 from adbench.methods.glad.atp import implied_clean, mixed, repairing_noise, squared_error
-from adbench.methods.glad.calibration import ENOUGH, calibrated, held_out_images
+from adbench.methods.glad.calibration import (
+    ENOUGH,
+    calibrated,
+    fit_residuals,
+    held_out_images,
+    training_images,
+)
 from adbench.methods.glad.detector import GladDetector
 from adbench.methods.glad.latents import LatentPairs, cache_bytes
 from adbench.methods.glad.pictures import write_sheet
@@ -226,7 +232,10 @@ class GladModule(AnomalyModule):
                 "the network's weights are no longer finite: the training has diverged; lower "
                 "model.optimiser.learning_rate or model.optimiser.clip"
             )
+        whitened = self.keys.score.distance == "whitened"
+        normal = training_images(datamodule, self.device) if whitened else []
         if not self.keys.calibrates:
+            fit_residuals(self.detector, normal)
             return
         if len(datamodule.val_samples) < ENOUGH:
             warnings.warn(
@@ -235,7 +244,7 @@ class GladModule(AnomalyModule):
                 stacklevel=1,
             )
         images = held_out_images(datamodule, self.synthesis, self.seed, self.device)
-        settled, report = calibrated(self.detector, images)
+        settled, report = calibrated(self.detector, images, normal)
         self._report = {"settled": settled, **report}
 
     def artefacts(self, folder: Path) -> None:

@@ -75,7 +75,7 @@ class AdsKeys:
     margin: Positive = 1.05
     top: Count = 10
     layer: Annotated[int, Within(-64, 63)] = -1
-    restart: Annotated[int, Within(0, 999)] | Auto = 0
+    restart: Annotated[int, Within(0, 999)] | Auto = "auto"
     second_pass: bool = False
     normalise: bool = True
     search: Literal["sequential", "last_first", "bisect"] = "sequential"
@@ -104,8 +104,11 @@ class ScoreKeys:
     """From image and reconstruction to map and score.
 
     Attributes:
-        direction: ``forward``: test token to the nearest reconstructed one; ``sum`` and ``mean``
-            add the way back, or average both.
+        distance: of image and reconstruction: ``cosine`` to the nearest token (paper) |
+            ``whitened``: of the residual at each place, in the covariance that residuals of normal
+            training images have.
+        direction: of cosine distances, ``forward``: test token to the nearest reconstructed one;
+            ``sum`` and ``mean`` add the way back, or average both.
         reference: what the reconstruction is compared with: the ``image`` or its ``round_trip``
             through the autoencoder.
         sigma: of the map's Gaussian, in pixels of the working size.
@@ -118,10 +121,11 @@ class ScoreKeys:
         chunk: tokens whose cosines are held at once.
     """
 
+    distance: Literal["cosine", "whitened"] = "cosine"
     direction: Literal["forward", "sum", "mean"] = "forward"
     reference: Literal["image", "round_trip"] = "image"
     sigma: Annotated[float, Within(0, 256)] = 6.0
-    top: Count | Auto = 250
+    top: Count | Auto = "auto"
     pixel: NonNegative = 0.0
     pixel_scale: Literal["held_out", "batch"] = "held_out"
     object: Literal["none", "dark", "bright"] = "none"
