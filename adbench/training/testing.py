@@ -96,6 +96,7 @@ def tested(
         raise UserError("the detector changed while it was tested: its figures mean nothing")
     write_predictions(folder / "predictions.csv", prediction_rows(found, threshold.value))
     pictures.write(confined(folder, "images"), stored)
+    pictures.write_sheet(folder / "sheet.png")
     _write_histograms(folder, found, stored)
     return {
         "schema": SCHEMA,

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adbench.backbones.extractor import FeatureExtractor
@@ -31,6 +33,7 @@ from adbench.methods.glad.dino import fit_backbone
 from adbench.methods.glad.maps import enlarged, pixel_difference, smoothed, top_mean
 from adbench.methods.glad.noise import drawn_noise
 from adbench.methods.glad.object_mask import object_masks
+from adbench.methods.glad.pictures import drawn_sheet
 from adbench.methods.glad.residuals import WhitenedResiduals
 from adbench.methods.glad.settings import GladKeys
 from adbench.methods.glad.tokens import distance_map, summed_maps
@@ -299,6 +302,10 @@ class GladDetector(Detector):
             level = torch.where(found.decision.crossed, times, 0).to(working)
             maps["step"] = level.view(-1, 1, 1, 1).expand(-1, 1, *self.image_size)
         return {name: _resized(value, image.shape[-2:]) for name, value in maps.items()}
+
+    def sheet(self, image: Tensor, titles: Sequence[str]) -> NDArray[np.uint8]:
+        """Return input, reconstruction with the chosen step, difference, fusion and map."""
+        return drawn_sheet(self, working_picture(image, self.image_size), titles)
 
     @contextlib.contextmanager
     def _precision(self, like: Tensor) -> Iterator[None]:

@@ -30,7 +30,7 @@ from adbench.methods.glad.calibration import (
 )
 from adbench.methods.glad.detector import GladDetector
 from adbench.methods.glad.latents import LatentPairs, cache_bytes
-from adbench.methods.glad.pictures import write_sheet
+from adbench.methods.glad.pictures import drawn_sheet, write_sheet
 from adbench.methods.glad.settings import GladKeys
 from adbench.runs.files import write_json
 from adbench.runs.stages import Stage
@@ -253,4 +253,6 @@ class GladModule(AnomalyModule):
             write_json(folder / "glad" / "calibration.json", self._report)
         if self.keys.draw and self._data is not None and self._data.val_samples:
             images = held_out_images(self._data, self.synthesis, self.seed, self.device)
-            write_sheet(self.detector, images, self.keys.draw, folder / "glad")
+            damaged = torch.cat([batch.damaged for batch in images])[: self.keys.draw]
+            sheet = drawn_sheet(self.detector, damaged, ["held out"] * len(damaged))
+            write_sheet(sheet, folder / "glad" / "reconstructions.png")

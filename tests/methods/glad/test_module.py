@@ -272,9 +272,14 @@ def test_presets_pass_the_door(preset):
 
 
 SWEEPS = {
-    **dict.fromkeys(("glad_table3", "glad_table4", "glad_atp", "glad_steps"), "glad_cpu"),
+    **dict.fromkeys(
+        ("glad_table3", "glad_table4", "glad_atp", "glad_steps", "glad_predictions"), "glad_cpu"
+    ),
     "glad_code_mvtec": "glad_code",
     "glad_code_mpdd": "glad_code",
+    "glad_code_visa": "glad_code",
+    "glad_code_pcb_bank": "glad_code",
+    "glad_code_multiclass": "glad_code",
     "glad_sd": "glad_gpu",
 }
 
