@@ -246,6 +246,24 @@ class GladModule(AnomalyModule):
         images = held_out_images(datamodule, self.synthesis, self.seed, self.device)
         settled, report = calibrated(self.detector, images, normal)
         self._report = {"settled": settled, **report}
+        if len(self.diffusion.classes) > 1:
+            self._report["routed"] = round(self._routed(datamodule), 4)
+
+    @torch.no_grad()
+    def _routed(self, datamodule: DataModule) -> float:
+        """Return the share of held-out normals that are taken for their own category."""
+        right = [
+            self.detector.labels(batch.image.to(self.device))
+            == self.diffusion.labels(batch.category)
+            for batch in datamodule.val_batches()
+        ]
+        share = float(torch.cat(right).float().mean())
+        if share < 1:
+            warnings.warn(
+                f"{1 - share:.1%} of the held-out normals are taken for another category",
+                stacklevel=1,
+            )
+        return share
 
     def artefacts(self, folder: Path) -> None:
         """Write ``glad/calibration.json`` and ``glad/reconstructions.png``."""

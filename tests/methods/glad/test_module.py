@@ -166,6 +166,8 @@ def test_images_are_told_apart_by_their_features(backbone, two, tmp_path):
     found = torch.cat([module.detector.labels(batch.image) for batch in batches])
     wanted = module.diffusion.labels([name for batch in batches for name in batch.category])
     assert torch.equal(found, wanted)
+    module.finish(two)
+    assert module._report["routed"] == 1
     save_detector(module.detector, tmp_path)
     again = load_detector(tmp_path)
     with torch.no_grad():
