@@ -25,6 +25,7 @@ _FITTED = 32
 _COMPOSITES = 0xCA11B
 STARTS = (100, 200, 300, 400, 500, 600, 750, 900)
 RESTARTS = (0, 1, 2, 4)
+_WORTH = 0.005  # of AUROC, image's and pixel's together, that more steps must bring
 TOPS = (1, 25, 100, 250, 1000, 4000)
 
 
@@ -77,7 +78,7 @@ def calibrated(
         report["start"] = _best(detector, images, "start", STARTS, normal)
     fit_residuals(detector, normal)
     if keys.reconstruct == "adaptive" and keys.ads.restart == "auto":
-        report["restart"] = _best(detector, images, "restart", RESTARTS)
+        report["restart"] = _best(detector, images, "restart", RESTARTS, worth=_WORTH)
     if keys.score.pixel > 0 and keys.score.pixel_scale == "held_out":
         detector.settle(pixel=_pixel_constant(detector, images))
     if keys.score.top == "auto":
@@ -141,18 +142,20 @@ def _best(
     name: str,
     choices: Sequence[int],
     normal: Sequence[Tensor] = (),
+    worth: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Settle ``name`` to the choice that tells composites from normals best; return the table.
 
-    The measure is image AUROC + pixel AUROC; the first of equals wins.
+    The measure is image AUROC + pixel AUROC; the first within ``worth`` of the best wins.
     """
     rows: list[dict[str, Any]] = []
     for choice in choices:
         detector.settle(**{name: choice})
         fit_residuals(detector, normal)
         rows.append({name: choice, **_separation(detector, images)})
-    best = max(rows, key=lambda row: row["image_auroc"] + row["pixel_auroc"])
-    detector.settle(**{name: best[name]})
+    measures = [row["image_auroc"] + row["pixel_auroc"] for row in rows]
+    best = next(i for i, value in enumerate(measures) if value >= max(measures) - worth)
+    detector.settle(**{name: choices[best]})
     return rows
 
 

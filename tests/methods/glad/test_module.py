@@ -98,6 +98,23 @@ def test_what_is_left_open_is_chosen_on_composites(backbone, datamodule, tmp_pat
     assert (tmp_path / "glad" / "calibration.json").is_file()
 
 
+def test_more_steps_are_taken_only_where_they_are_worth_it(
+    backbone, datamodule, tmp_path, monkeypatch
+):
+    module = prepared(glad(backbone), datamodule, tmp_path)
+    for gain, chosen in ((0.001, 0), (0.02, 2)):
+        pixel = {0: 0.9, 1: 0.9, 2: 0.9 + gain, 4: 0.9}
+        monkeypatch.setattr(
+            "adbench.methods.glad.calibration._separation",
+            lambda detector, images, pixel=pixel: {
+                "image_auroc": 1.0,
+                "pixel_auroc": pixel[detector.settled.restart],
+            },
+        )
+        module.finish(datamodule)
+        assert module.detector.settled.restart == chosen
+
+
 def test_a_gate_is_settled_on_damaged_images(backbone, datamodule, tmp_path):
     module = prepared(glad(backbone, ads={"gate": True}), datamodule, tmp_path)
     module.finish(datamodule)
