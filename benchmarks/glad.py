@@ -2,6 +2,7 @@
 
 python benchmarks/glad.py PART [--threads N]
 python benchmarks/glad.py inference|search|half|steps --run FOLDER --images FOLDER [--count N]
+    [--walk steps=25 end=250 second_pass=true]
 
 PART: maps (upsampling, sum and blur as one product per axis) | tokens (running maximum of cosines
 in chunks, both directions) | latents (a training step from the bank against damaging and encoding
@@ -225,6 +226,20 @@ def read_pictures(folder, size, count):
 
 
 @torch.inference_mode()
+def change_walk(detector, words, normal):
+    """Set keys of the walk; delta anew on the normal pictures given, for costs only."""
+    keys = detector.keys
+    for name, value in (word.split("=") for word in words):
+        if name == "second_pass":
+            keys = replace(keys, ads=replace(keys.ads, second_pass=value == "true"))
+        else:
+            keys = replace(keys, **{name: int(value)})
+    detector.keys = keys
+    largest = differences(detector, normal).score.amax(1)
+    detector.settle(delta=keys.ads.margin * float(largest.quantile(keys.ads.quantile)))
+
+
+@torch.inference_mode()
 def search(detector, image, normal):
     """Costs of each search, normal and anomalous images apart, beside the walk's decisions.
 
@@ -235,6 +250,7 @@ def search(detector, image, normal):
     walks = [differences(detector, some) for some in discs]
     seen = [walk.latent[walk.score > detector.settled.delta] for walk in walks]
     detector.settle(gate=float(torch.cat(seen).min()))
+    sums = {}
     print(f"gate {detector.settled.gate:.4f}, delta {detector.settled.delta:.4f}")
     for name, gate in (
         ("sequential", False),
@@ -255,6 +271,8 @@ def search(detector, image, normal):
                 index.append(torch.where(found.decision.crossed, found.decision.index, -1))
                 maps_.append(detector.anomaly_map(one, found.image))
             taken = (now() - start) / max(1, len(some))
+            total = (passes + 2 * comparisons) / len(some) + 2  # to encode, to decode
+            sums.setdefault(kind, []).append((total, taken))
             print(
                 f"{name}{' with gate' if gate else ''}, {kind}: {passes / len(some):.1f} network "
                 f"passes, {2 * comparisons / len(some):.1f} decodings to compare, {taken:.2f} s"
@@ -264,7 +282,15 @@ def search(detector, image, normal):
             reference = all_index, all_maps
         other = float((all_index != reference[0]).float().mean())
         off = float((all_maps - reference[1]).abs().max())
-        print(f"  other steps than the walk {other:.1%}, largest difference of maps {off:.1e}")
+        print(
+            f"  other steps than the walk {other:.1%}, largest difference of maps {off:.1e}", end=""
+        )
+        for kind, found in sums.items():
+            (more, slow), (less, fast) = found[0], found[-1]
+            print(
+                f"; {kind}: {more / less:.2f} times fewer passes, {slow / fast:.2f} faster", end=""
+            )
+        print()
 
 
 @contextlib.contextmanager
@@ -386,6 +412,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--run", type=Path, help="a trained GLAD run")
     parser.add_argument("--images", type=Path, help="pictures for --run")
+    parser.add_argument("--walk", nargs="+", metavar="KEY=VALUE", help="steps=25 end=250 and so on")
     parser.add_argument("--count", type=int, default=12, help="pictures of each kind")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -395,7 +422,10 @@ def main():
     if chosen.part in TRAINED:
         detector = load_detector(chosen.run)
         call = TRAINED[chosen.part]
-        call(detector, *read_pictures(chosen.images, detector.image_size, chosen.count))
+        image, normal = read_pictures(chosen.images, detector.image_size, chosen.count)
+        if chosen.walk:
+            change_walk(detector, chosen.walk, image[normal])
+        call(detector, image, normal)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from adbench.deploy.inspector import Inspection, Inspector
 from adbench.deploy.reading import Picture, shrunk
 from adbench.runs.files import write_beside
-from adbench.training.heatmaps import overlaid, write_png
+from adbench.runs.pictures import write_png
+from adbench.training.heatmaps import overlaid
 
 _COLOURS = {"ok": (40, 160, 60), "ng": (210, 40, 40)}
 _BAND = 6  # pixels of the frame that says the verdict

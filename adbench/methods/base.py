@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +17,9 @@ from adbench.config.targets import imported
 from adbench.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from adbench.data.datamodule import DataModule
     from adbench.runs.stages import Stage
 
@@ -74,6 +77,10 @@ class Detector(nn.Module):
     def named_maps(self, image: Tensor) -> dict[str, Tensor]:
         """Partial maps worth drawing, by name, each [B, 1, H, W]; empty for most methods."""
         return {}
+
+    def sheet(self, image: Tensor, titles: Sequence[str]) -> NDArray[np.uint8] | None:
+        """A picture, uint8 RGB, of how each image came by its map; None for most methods."""
+        return None
 
 
 def save_detector(

@@ -15,8 +15,9 @@ from adbench.data.fit import fitted_mask
 from adbench.data.images import image_size, read_mask
 from adbench.data.sample import ANOMALOUS, NORMAL, Sample
 from adbench.runs.files import folder_beside, write_json
+from adbench.runs.pictures import write_png
 from adbench.training.evaluate import Scored
-from adbench.training.heatmaps import chosen_images, write_png
+from adbench.training.heatmaps import chosen_images
 from adbench.training.threshold import StoredThreshold
 
 SIDE = 192  # pixels of the longer side

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from adbench.runs.files import write_beside
 
 _LINE = 18  # pixels of a line of text
 _BAR = 26  # pixels of the colour bar
@@ -113,15 +110,6 @@ def _captioned(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     place, font = (5, picture.shape[0] - 7), cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(picture, text, place, font, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
     return picture
-
-
-def write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write uint8 RGB as PNG in one rename."""
-    ok, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not ok:
-        raise OSError(f"cannot encode {path}")
-    with write_beside(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
 
 
 def chosen_images(defects: list[str], count: int | str) -> set[int]:

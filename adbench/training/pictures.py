@@ -16,8 +16,9 @@ from adbench.data.fit import fitted_mask
 from adbench.data.images import image_size, read_mask
 from adbench.data.sample import Sample
 from adbench.methods.base import Detector
+from adbench.runs.pictures import write_png
 from adbench.training.evaluate import Scored
-from adbench.training.heatmaps import chosen_images, panel, write_png
+from adbench.training.heatmaps import chosen_images, panel
 from adbench.training.threshold import StoredThreshold
 
 
@@ -67,6 +68,18 @@ class HeatMaps:
             )
             write_png(folder / file, picture)
         return len(self._kept)
+
+    def write_sheet(self, path: Path) -> None:
+        """Draw how the kept images came by their maps, where the detector can tell."""
+        if not self._kept:
+            return
+        samples = [scored.sample for scored, _ in self._kept]
+        image = torch.cat([self._image(scored) for scored, _ in self._kept]).to(self.device)
+        titles = [f"{sample.defect}/{sample.image.stem}" for sample in samples]
+        with torch.no_grad():
+            sheet = self.detector.sheet(image, titles)
+        if sheet is not None:
+            write_png(path, sheet)
 
     def _mask(self, scored: Scored) -> NDArray[np.bool_] | None:
         if not scored.sample.masks:

@@ -23,6 +23,7 @@ from adbench.errors import UserError
 from adbench.methods.base import Detector, load_detector
 from adbench.runs.files import confined, safe_name, write_json
 from adbench.runs.folder import RunFolder, locked
+from adbench.runs.pictures import write_png
 from adbench.runs.summary import read_metrics
 from adbench.training.data import build_datamodule, check_data
 from adbench.training.evaluate import (
@@ -36,7 +37,6 @@ from adbench.training.evaluate import (
 )
 from adbench.training.gallery import Gallery
 from adbench.training.hardware import check_hardware
-from adbench.training.heatmaps import write_png
 from adbench.training.naming import type_figures
 from adbench.training.pictures import HeatMaps
 from adbench.training.refit import FIRST
@@ -110,6 +110,7 @@ def tested(
     pictures.write(confined(folder, "images"), stored)
     if keys.images.save != 0:
         gallery.write(confined(folder, "images", "gallery"), stored)
+    pictures.write_sheet(folder / "sheet.png")
     _write_histograms(folder, found, stored)
     return {
         "schema": SCHEMA,

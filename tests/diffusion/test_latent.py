@@ -16,6 +16,7 @@ from adbench.diffusion.latent.autoencoders import (
     autoencoder_of,
 )
 from adbench.diffusion.latent.base import built_diffusion
+from adbench.diffusion.latent.ddim import Ddim
 from adbench.diffusion.latent.preservation import Preservation
 from adbench.diffusion.latent.settings import AutoencoderKeys
 from adbench.errors import UserError
@@ -150,8 +151,8 @@ def test_a_lossy_autoencoder_is_warned_about():
     assert len(Preservation(0.0, 0.9, 0.97, 0.96, 0.9, 0.1).lines()) == 1
 
 
-def test_predictions_of_v_and_of_the_noise_mean_the_same():
-    for prediction in ("epsilon", "v"):
+def test_predictions_of_v_of_a_flow_and_of_the_noise_mean_the_same():
+    for prediction in ("epsilon", "v", "flow"):
         model = diffusion("unshuffle", prediction=prediction)
         clean, noise = drawn(2, 192, 2, 2), drawn(2, 192, 2, 2, seed=1)
         time = torch.tensor([10, 700])
@@ -160,6 +161,24 @@ def test_predictions_of_v_and_of_the_noise_mean_the_same():
         sample = noised(model.schedule, clean, time, noise)
         output = model.target(clean, noise, time)
         assert torch.allclose(model.noise_of(output, sample, time), noise, atol=1e-5)
+
+
+def test_a_ddim_step_of_a_flow_is_eulers_step_of_the_library():
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    model = diffusion("unshuffle", prediction="flow")
+    ddim = Ddim(model.schedule, 700, 7)
+    high, low = 301, 201
+    signal = model.schedule.alphas_cumprod[[high, low]].float()
+    size = signal.sqrt() + (1 - signal).sqrt()
+    share = ((1 - signal).sqrt() / size).tolist()
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=share)
+    latent, velocity = drawn(2, 192, 2, 2), drawn(2, 192, 2, 2, seed=1)
+    step = scheduler.step(velocity, scheduler.timesteps[0], latent / float(size[0]))
+    noise = model.noise_of(velocity, latent, torch.tensor([high, high]))
+    ours = ddim.after(ddim.clean(latent, high, noise), high, noise)
+    assert torch.allclose(ours / float(size[1]), step.prev_sample, atol=1e-6)
 
 
 def test_the_last_convolution_starts_at_zero():

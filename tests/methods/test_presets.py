@@ -99,6 +99,7 @@ NOTES = {
         "model.begin": "start",
         "model.atp.mix": "time",
         "model.ads.delta": 0.4,
+        "model.ads.restart": 0,
         "model.ads.normalise": False,
         "model.saff.mask": "sigmoid",
         "model.saff.noise": "model",

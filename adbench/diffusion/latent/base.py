@@ -137,7 +137,12 @@ class LatentDiffusion(nn.Module, ABC):
 
 
 class NoiseNetwork(LatentDiffusion):
-    """What models with a network of noise or of v have in common."""
+    """What models with a network of noise, of v or of a flow's velocity have in common.
+
+    With the straight path x_s = (1 - s) clean + s noise of rectified flow (Liu et al. 2023) the
+    velocity is noise - clean; x_s is the schedule's latent over sqrt(a) + sqrt(1 - a), at
+    s = sqrt(1 - a) / (sqrt(a) + sqrt(1 - a)). A DDIM step is then Euler's step from s to s'.
+    """
 
     prediction: str = "epsilon"
 
@@ -145,16 +150,21 @@ class NoiseNetwork(LatentDiffusion):
         if self.prediction == "epsilon":
             return output
         signal = entries(self.schedule.alphas_cumprod, time, latent)
-        return signal.sqrt() * output + (1 - signal).sqrt() * latent
+        clean_share, noise_share = signal.sqrt(), (1 - signal).sqrt()
+        if self.prediction == "flow":
+            return (latent + clean_share * output) / (clean_share + noise_share)
+        return clean_share * output + noise_share * latent
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """Return the noise, or v = sqrt(a) noise - sqrt(1 - a) clean.
+        """Return the noise, v = sqrt(a) noise - sqrt(1 - a) clean, or noise - clean.
 
-        ``noise`` and ``clean`` are those of one noisy latent, so that v is exact for a corrected
+        ``noise`` and ``clean`` are those of one noisy latent, so that all are exact for a corrected
         target too (``adbench.methods.glad.atp``).
         """
         if self.prediction == "epsilon":
             return noise
+        if self.prediction == "flow":
+            return noise - clean
         signal = entries(self.schedule.alphas_cumprod, time, clean)
         return signal.sqrt() * noise - (1 - signal).sqrt() * clean
 

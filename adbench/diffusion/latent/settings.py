@@ -113,13 +113,14 @@ class ScratchDiffusionKeys:
     """Group ``diffusion``, ``scratch``.
 
     Attributes:
-        prediction: what the network estimates: the noise, or ``v`` (Salimans and Ho 2022).
+        prediction: what the network estimates: the noise, ``v`` (Salimans and Ho 2022), or the
+            velocity noise - clean of a rectified ``flow``.
         save_every: steps between checkpoints of the autoencoder's training.
     """
 
     autoencoder: AutoencoderKeys = field(default_factory=AutoencoderKeys)
     network: NetworkKeys = field(default_factory=NetworkKeys)
-    prediction: Literal["epsilon", "v"] = "epsilon"
+    prediction: Literal["epsilon", "v", "flow"] = "epsilon"
     save_every: Count = 250
 
 

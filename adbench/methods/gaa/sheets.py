@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from adbench.methods.gaa.units import Mask, Picture, RealDefects, square_around
-from adbench.runs.pictures import write_png
+from adbench.runs.pictures import grid, write_png
 
 _SIDE, _COLUMNS = 128, 8
 _COLOURS = np.array(
@@ -20,10 +20,7 @@ _COLOURS = np.array(
 def sheet(tiles: Iterable[Picture], columns: int = _COLUMNS) -> Picture:
     """Return tiles of one size in a grid, white where there is none."""
     shown = list(tiles)
-    columns = min(columns, len(shown))
-    shown += [np.full_like(shown[0], 255)] * (-len(shown) % columns)
-    rows = [np.hstack(shown[i : i + columns]) for i in range(0, len(shown), columns)]
-    return np.asarray(np.vstack(rows), dtype=np.uint8)
+    return grid(shown, min(columns, len(shown)))
 
 
 def tile(image: Picture, side: int = _SIDE) -> Picture:

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 ENOUGH = 10  # held-out images below which a quantile says little
 _LIMIT = 64
+_FITTED = 32
 _COMPOSITES = 0xCA11B
 STARTS = (100, 200, 300, 400, 500, 600, 750, 900)
 RESTARTS = (0, 1, 2, 4)
+_WORTH = 0.005  # of AUROC, image's and pixel's together, that more steps must bring
 TOPS = (1, 25, 100, 250, 1000, 4000)
 
 
@@ -56,21 +58,27 @@ def held_out_images(
 
 @torch.no_grad()
 def calibrated(
-    detector: GladDetector, images: Sequence[HeldOut]
+    detector: GladDetector, images: Sequence[HeldOut], normal: Sequence[Tensor] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settle what the keys leave open; return the constants and what they were chosen from.
 
-    In this order: delta, gate, the start of fixed steps, n, the pixel constant, K. Each is chosen
-    with the earlier ones in place.
+    In this order: delta, gate, the start of fixed steps, the metric of residuals, n, the pixel
+    constant, K. Each is chosen with the earlier ones in place.
+
+    Args:
+        images: held out.
+        normal: training images, which the metric of residuals is fitted to: held-out ones stay
+            as foreign to it as test images are, since the threshold comes from them.
     """
     keys = detector.keys
     report: dict[str, Any] = {}
     if keys.reconstruct == "adaptive":
         report |= _adaptive(detector, images)
     if keys.reconstruct == "fixed" and keys.start == "auto":
-        report["start"] = _best(detector, images, "start", STARTS)
+        report["start"] = _best(detector, images, "start", STARTS, normal)
+    fit_residuals(detector, normal)
     if keys.reconstruct == "adaptive" and keys.ads.restart == "auto":
-        report["restart"] = _best(detector, images, "restart", RESTARTS)
+        report["restart"] = _best(detector, images, "restart", RESTARTS, worth=_WORTH)
     if keys.score.pixel > 0 and keys.score.pixel_scale == "held_out":
         detector.settle(pixel=_pixel_constant(detector, images))
     if keys.score.top == "auto":
@@ -93,6 +101,24 @@ def _adaptive(detector: GladDetector, images: Sequence[HeldOut]) -> dict[str, An
     }
 
 
+def fit_residuals(detector: GladDetector, normal: Sequence[Tensor]) -> None:
+    """Fit the metric of residuals, where there is one, to reconstructions of normal images."""
+    if detector.residuals is None or not normal:
+        return
+    detector.residuals.fit(
+        detector.feature_pairs(some, detector.reconstructed(some).image)
+        for batch in normal
+        for some in batch.split(detector.keys.micro_batch)
+    )
+
+
+def training_images(datamodule: DataModule, device: torch.device) -> list[Tensor]:
+    """Return 32 normal training images, evenly spaced over all of them."""
+    count = len(datamodule.train_samples)
+    index = torch.linspace(0, count - 1, min(count, _FITTED)).round().long()
+    return [datamodule.train_images(some).to(device) for some in index.split(8)]
+
+
 def differences(detector: GladDetector, image: Tensor) -> Sequences:
     """Compare images at the working size along the walk, nothing decided; [B, steps] each."""
     found = []
@@ -111,18 +137,25 @@ def _smallest_seen(detector: GladDetector, images: Sequence[HeldOut]) -> float:
 
 
 def _best(
-    detector: GladDetector, images: Sequence[HeldOut], name: str, choices: Sequence[int]
+    detector: GladDetector,
+    images: Sequence[HeldOut],
+    name: str,
+    choices: Sequence[int],
+    normal: Sequence[Tensor] = (),
+    worth: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Settle ``name`` to the choice that tells composites from normals best; return the table.
 
-    The measure is image AUROC + pixel AUROC; the first of equals wins.
+    The measure is image AUROC + pixel AUROC; the first within ``worth`` of the best wins.
     """
     rows: list[dict[str, Any]] = []
     for choice in choices:
         detector.settle(**{name: choice})
+        fit_residuals(detector, normal)
         rows.append({name: choice, **_separation(detector, images)})
-    best = max(rows, key=lambda row: row["image_auroc"] + row["pixel_auroc"])
-    detector.settle(**{name: best[name]})
+    measures = [row["image_auroc"] + row["pixel_auroc"] for row in rows]
+    best = next(i for i, value in enumerate(measures) if value >= max(measures) - worth)
+    detector.settle(**{name: choices[best]})
     return rows
 
 

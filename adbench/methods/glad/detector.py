@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adbench.backbones.extractor import FeatureExtractor
@@ -31,6 +33,8 @@ from adbench.methods.glad.dino import fit_backbone
 from adbench.methods.glad.maps import enlarged, pixel_difference, smoothed, top_mean
 from adbench.methods.glad.noise import drawn_noise
 from adbench.methods.glad.object_mask import object_masks
+from adbench.methods.glad.pictures import drawn_sheet
+from adbench.methods.glad.residuals import WhitenedResiduals
 from adbench.methods.glad.settings import GladKeys
 from adbench.methods.glad.tokens import distance_map, summed_maps
 
@@ -120,6 +124,8 @@ class GladDetector(Detector):
         self.settled = Settled(**settled) if settled else Settled.of(self.keys)
         count = len(self.diffusion.classes)
         self.register_buffer("centres", torch.zeros(count, sum(built.channels)))
+        whitened = self.keys.score.distance == "whitened"
+        self.residuals = WhitenedResiduals(built.channels) if whitened else None
         self.requires_grad_(False)
 
     @property
@@ -261,10 +267,17 @@ class GladDetector(Detector):
     def feature_maps(self, image: Tensor, made: Tensor) -> list[Tensor]:
         """Return distance maps of the layers, those of one size summed."""
         keys = self.keys.score
-        features = self.backbone(torch.cat((image, made)))
-        first = [maps.float().chunk(2)[0] for maps in features]
-        second = [maps.float().chunk(2)[1] for maps in features]
+        first, second = self.feature_pairs(image, made)
+        if self.residuals is not None:
+            found: list[Tensor] = self.residuals(first, second)
+            return found
         return summed_maps(first, second, keys.direction, keys.chunk)
+
+    def feature_pairs(self, image: Tensor, made: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the layers' maps [B, C, h, w] of images and of their reconstructions."""
+        features = [maps.float() for maps in self.backbone(torch.cat((image, made)))]
+        halves = [maps.chunk(2) for maps in features]
+        return [half[0] for half in halves], [half[1] for half in halves]
 
     def _pixel_term(self, image: Tensor, made: Tensor, layers: list[Tensor]) -> Tensor:
         pixel = pixel_difference(image, made, self.backbone.std)
@@ -289,6 +302,10 @@ class GladDetector(Detector):
             level = torch.where(found.decision.crossed, times, 0).to(working)
             maps["step"] = level.view(-1, 1, 1, 1).expand(-1, 1, *self.image_size)
         return {name: _resized(value, image.shape[-2:]) for name, value in maps.items()}
+
+    def sheet(self, image: Tensor, titles: Sequence[str]) -> NDArray[np.uint8]:
+        """Return input, reconstruction with the chosen step, difference, fusion and map."""
+        return drawn_sheet(self, working_picture(image, self.image_size), titles)
 
     @contextlib.contextmanager
     def _precision(self, like: Tensor) -> Iterator[None]:

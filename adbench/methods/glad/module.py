@@ -21,12 +21,19 @@ from adbench.diffusion.schedule import noised
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
 from adbench.methods.glad.atp import implied_clean, mixed, repairing_noise, squared_error
-from adbench.methods.glad.calibration import ENOUGH, calibrated, held_out_images
+from adbench.methods.glad.calibration import (
+    ENOUGH,
+    calibrated,
+    fit_residuals,
+    held_out_images,
+    training_images,
+)
 from adbench.methods.glad.detector import GladDetector
 from adbench.methods.glad.latents import LatentPairs, cache_bytes
-from adbench.methods.glad.pictures import write_sheet
+from adbench.methods.glad.pictures import drawn_sheet
 from adbench.methods.glad.settings import GladKeys
 from adbench.runs.files import write_json
+from adbench.runs.pictures import write_png
 from adbench.runs.stages import Stage
 from adbench.synthesis.base import Synthesizer
 
@@ -200,7 +207,9 @@ class GladModule(AnomalyModule):
         assert self._latents is not None
         normal, damaged = self._latents(batch, atp.damaged, keys)
         generator = self.generator(batch_idx, _STEP)
-        time = torch.randint(atp.levels, (len(batch),), generator=generator, device=self.device)
+        time = torch.randint(
+            atp.lowest, atp.levels, (len(batch),), generator=generator, device=self.device
+        )
         if atp.mix == "time":
             damaged = mixed(normal, damaged, time)
         noise = torch.randn(normal.shape, generator=generator, device=self.device)
@@ -224,7 +233,10 @@ class GladModule(AnomalyModule):
                 "the network's weights are no longer finite: the training has diverged; lower "
                 "model.optimiser.learning_rate or model.optimiser.clip"
             )
+        whitened = self.keys.score.distance == "whitened"
+        normal = training_images(datamodule, self.device) if whitened else []
         if not self.keys.calibrates:
+            fit_residuals(self.detector, normal)
             return
         if len(datamodule.val_samples) < ENOUGH:
             warnings.warn(
@@ -233,8 +245,26 @@ class GladModule(AnomalyModule):
                 stacklevel=1,
             )
         images = held_out_images(datamodule, self.synthesis, self.seed, self.device)
-        settled, report = calibrated(self.detector, images)
+        settled, report = calibrated(self.detector, images, normal)
         self._report = {"settled": settled, **report}
+        if len(self.diffusion.classes) > 1:
+            self._report["routed"] = round(self._routed(datamodule), 4)
+
+    @torch.no_grad()
+    def _routed(self, datamodule: DataModule) -> float:
+        """Return the share of held-out normals that are taken for their own category."""
+        right = [
+            self.detector.labels(batch.image.to(self.device))
+            == self.diffusion.labels(batch.category)
+            for batch in datamodule.val_batches()
+        ]
+        share = float(torch.cat(right).float().mean())
+        if share < 1:
+            warnings.warn(
+                f"{1 - share:.1%} of the held-out normals are taken for another category",
+                stacklevel=1,
+            )
+        return share
 
     def artefacts(self, folder: Path) -> None:
         """Write ``glad/calibration.json`` and ``glad/reconstructions.png``."""
@@ -242,4 +272,6 @@ class GladModule(AnomalyModule):
             write_json(folder / "glad" / "calibration.json", self._report)
         if self.keys.draw and self._data is not None and self._data.val_samples:
             images = held_out_images(self._data, self.synthesis, self.seed, self.device)
-            write_sheet(self.detector, images, self.keys.draw, folder / "glad")
+            damaged = torch.cat([batch.damaged for batch in images])[: self.keys.draw]
+            sheet = drawn_sheet(self.detector, damaged, ["held out"] * len(damaged))
+            write_png(folder / "glad" / "reconstructions.png", sheet)

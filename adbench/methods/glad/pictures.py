@@ -3,60 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from adbench.errors import UserError
-from adbench.methods.glad.calibration import HeldOut
-from adbench.methods.glad.detector import GladDetector, Reconstruction
+if TYPE_CHECKING:
+    from adbench.methods.glad.detector import GladDetector, Reconstruction
 
 _SIDE = 160
 
 
 @torch.no_grad()
-def write_sheet(
-    detector: GladDetector, images: Sequence[HeldOut], count: int, folder: Path
-) -> None:
-    """Write ``reconstructions.png``: held-out images with synthetic defects, a row each.
+def drawn_sheet(detector: GladDetector, image: Tensor, titles: Sequence[str]) -> np.ndarray:
+    """Return a row for each image [B, 3, H, W] at the working size, uint8 RGB.
 
-    Raises:
-        UserError: the file cannot be written.
+    Maps share one scale: black is the smallest value of all, white the largest.
     """
-    damaged = torch.cat([batch.damaged for batch in images])[:count]
-    found = [detector.reconstructed(some) for some in damaged.split(detector.keys.micro_batch)]
-    made = torch.cat([part.image for part in found])
-    maps = [
-        detector.anomaly_map(a, b)
-        for a, b in zip(
-            damaged.split(detector.keys.micro_batch),
-            made.split(detector.keys.micro_batch),
-            strict=True,
-        )
-    ]
-    all_maps = torch.cat(maps)
-    fusion = torch.cat([_fusion(part) for part in found])
-    steps = [text for part in found for text in chosen_steps(detector, part)]
-    high = float(all_maps.amax())
+    made, fusion, maps, steps = [], [], [], []
+    for some in image.split(detector.keys.micro_batch):
+        found = detector.reconstructed(some)
+        made.append(found.image)
+        fusion.append(_fusion(found))
+        maps.append(detector.anomaly_map(some, found.image))
+        steps += chosen_steps(detector, found)
+    all_made, all_fusion, all_maps = torch.cat(made), torch.cat(fusion), torch.cat(maps)
+    low, high = float(all_maps.amin()), float(all_maps.amax())
     rows = [
         np.hstack(
             [
-                _picture(damaged[i]),
-                _captioned(_picture(made[i]), steps[i]),
-                _grey((damaged[i] - made[i]).abs().mean(0), 0.5),
-                _grey(fusion[i, 0], 1.0),
-                _grey(all_maps[i, 0], high),
+                _captioned(_picture(image[i]), titles[i]),
+                _captioned(_picture(all_made[i]), steps[i]),
+                _grey((image[i] - all_made[i]).abs().mean(0), 0.0, 0.5),
+                _grey(all_fusion[i, 0], 0.0, 1.0),
+                _grey(all_maps[i, 0], low, high),
             ]
         )
-        for i in range(len(damaged))
+        for i in range(len(image))
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "reconstructions.png"
-    if not cv2.imwrite(str(path), np.vstack(rows)):
-        raise UserError(f"cannot write {path}")
+    return np.vstack(rows)
 
 
 def chosen_steps(detector: GladDetector, part: Reconstruction) -> list[str]:
@@ -79,13 +66,13 @@ def _fusion(part: Reconstruction) -> Tensor:
 def _picture(image: Tensor) -> np.ndarray:
     pixels = (image.permute(1, 2, 0).cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)
     small: np.ndarray = cv2.resize(
-        np.ascontiguousarray(pixels[..., ::-1]), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA
+        np.ascontiguousarray(pixels), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA
     )
     return small
 
 
-def _grey(values: Tensor, high: float) -> np.ndarray:
-    level = (values.float().cpu().numpy() / max(high, 1e-9)).clip(0, 1) * 255
+def _grey(values: Tensor, low: float, high: float) -> np.ndarray:
+    level = ((values.float().cpu().numpy() - low) / max(high - low, 1e-9)).clip(0, 1) * 255
     large = cv2.resize(level.astype(np.uint8), (_SIDE, _SIDE), interpolation=cv2.INTER_LINEAR)
     return np.repeat(large[..., None], 3, axis=2)
 

@@ -35,7 +35,7 @@ class AtpKeys:
         mix: ``time`` shrinks the defect with the level (code) | ``none`` (paper).
         k_max: largest weight k_t of the defect in the target; None: as it comes.
         damaged: probability that a training image carries a synthetic defect.
-        levels: noise levels 0..levels-1 are trained on.
+        lowest, levels: noise levels lowest..levels-1 are trained on.
     """
 
     enabled: bool = True
@@ -43,7 +43,15 @@ class AtpKeys:
     mix: Literal["time", "none"] = "time"
     k_max: Positive | None = None
     damaged: Share = 0.5
+    lowest: Annotated[int, Within(0, LEVELS - 1)] = 0
     levels: Annotated[int, Within(1, LEVELS)] = LEVELS
+
+    def __post_init__(self) -> None:
+        if self.lowest >= self.levels:
+            raise UserError(
+                f"model.atp.lowest={self.lowest} leaves no level to train on below "
+                f"model.atp.levels={self.levels}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,7 @@ class AdsKeys:
     margin: Positive = 1.05
     top: Count = 10
     layer: Annotated[int, Within(-64, 63)] = -1
-    restart: Annotated[int, Within(0, 999)] | Auto = 0
+    restart: Annotated[int, Within(0, 999)] | Auto = "auto"
     second_pass: bool = False
     normalise: bool = True
     search: Literal["sequential", "last_first", "bisect"] = "sequential"
@@ -96,8 +104,11 @@ class ScoreKeys:
     """From image and reconstruction to map and score.
 
     Attributes:
-        direction: ``forward``: test token to the nearest reconstructed one; ``sum`` and ``mean``
-            add the way back, or average both.
+        distance: of image and reconstruction: ``cosine`` to the nearest token (paper) |
+            ``whitened``: of the residual at each place, in the covariance that residuals of normal
+            training images have.
+        direction: of cosine distances, ``forward``: test token to the nearest reconstructed one;
+            ``sum`` and ``mean`` add the way back, or average both.
         reference: what the reconstruction is compared with: the ``image`` or its ``round_trip``
             through the autoencoder.
         sigma: of the map's Gaussian, in pixels of the working size.
@@ -110,10 +121,11 @@ class ScoreKeys:
         chunk: tokens whose cosines are held at once.
     """
 
+    distance: Literal["cosine", "whitened"] = "cosine"
     direction: Literal["forward", "sum", "mean"] = "forward"
     reference: Literal["image", "round_trip"] = "image"
     sigma: Annotated[float, Within(0, 256)] = 6.0
-    top: Count | Auto = 250
+    top: Count | Auto = "auto"
     pixel: NonNegative = 0.0
     pixel_scale: Literal["held_out", "batch"] = "held_out"
     object: Literal["none", "dark", "bright"] = "none"

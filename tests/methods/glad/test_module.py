@@ -98,6 +98,23 @@ def test_what_is_left_open_is_chosen_on_composites(backbone, datamodule, tmp_pat
     assert (tmp_path / "glad" / "calibration.json").is_file()
 
 
+def test_more_steps_are_taken_only_where_they_are_worth_it(
+    backbone, datamodule, tmp_path, monkeypatch
+):
+    module = prepared(glad(backbone), datamodule, tmp_path)
+    for gain, chosen in ((0.001, 0), (0.02, 2)):
+        pixel = {0: 0.9, 1: 0.9, 2: 0.9 + gain, 4: 0.9}
+        monkeypatch.setattr(
+            "adbench.methods.glad.calibration._separation",
+            lambda detector, images, pixel=pixel: {
+                "image_auroc": 1.0,
+                "pixel_auroc": pixel[detector.settled.restart],
+            },
+        )
+        module.finish(datamodule)
+        assert module.detector.settled.restart == chosen
+
+
 def test_a_gate_is_settled_on_damaged_images(backbone, datamodule, tmp_path):
     module = prepared(glad(backbone, ads={"gate": True}), datamodule, tmp_path)
     module.finish(datamodule)
@@ -166,6 +183,8 @@ def test_images_are_told_apart_by_their_features(backbone, two, tmp_path):
     found = torch.cat([module.detector.labels(batch.image) for batch in batches])
     wanted = module.diffusion.labels([name for batch in batches for name in batch.category])
     assert torch.equal(found, wanted)
+    module.finish(two)
+    assert module._report["routed"] == 1
     save_detector(module.detector, tmp_path)
     again = load_detector(tmp_path)
     with torch.no_grad():
@@ -188,7 +207,7 @@ def test_without_held_out_images_nothing_is_trained(backbone, datamodule, tmp_pa
     with pytest.raises(UserError, match=r"no held-out normal image.*dataset\.hold_out"):
         run_stages(module.stages(), tmp_path, bare, say=lambda line: None)
     assert not (tmp_path / "autoencoder").exists()
-    fixed = glad(backbone, ads={"delta": 0.3})
+    fixed = glad(backbone, ads={"delta": 0.3, "restart": 0}, score={"top": 250})
     fixed.check_data(bare)  # nothing is left open
 
 
@@ -198,6 +217,7 @@ def test_without_held_out_images_nothing_is_trained(backbone, datamodule, tmp_pa
         ("model.start=20", "model.steps=25 exceeds model.start=20"),
         ("model.start=auto", "goes with model.reconstruct=fixed"),
         ("model.stop=740", "model.stop=740 lies above the first step"),
+        ("model.atp.lowest=500 model.atp.levels=400", "leaves no level to train on"),
         ("model.atp.sign=plsu", "choose one of plus, minus; did you mean 'plus'"),
         ("model.ads.delta=often", "model.ads.delta=often"),
         ("model.ads.quantile=1.5", r"model.ads.quantile=1.5: a number in \[0, 1\]"),
@@ -271,9 +291,14 @@ def test_presets_pass_the_door(preset):
 
 
 SWEEPS = {
-    **dict.fromkeys(("glad_table3", "glad_table4", "glad_atp", "glad_steps"), "glad_cpu"),
+    **dict.fromkeys(
+        ("glad_table3", "glad_table4", "glad_atp", "glad_steps", "glad_predictions"), "glad_cpu"
+    ),
     "glad_code_mvtec": "glad_code",
     "glad_code_mpdd": "glad_code",
+    "glad_code_visa": "glad_code",
+    "glad_code_pcb_bank": "glad_code",
+    "glad_code_multiclass": "glad_code",
     "glad_sd": "glad_gpu",
 }
 
