@@ -18,8 +18,11 @@ from adbench.cli.sweep import by_category
 from adbench.cli.test import differing
 from adbench.config.compose import compose_config, parse_overrides
 from adbench.config.locate import GROUPS, options
+from adbench.config.schema import SearchKeys
+from adbench.config.typed import from_mapping
 from adbench.errors import UserError
 from adbench.sweeps.grid import Cell, grid, split_overrides
+from adbench.sweeps.search import word_of
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -127,7 +130,14 @@ def test_all_categories_of_several_data_sets_become_cells(tmp_path):
 @pytest.mark.parametrize("name", options("sweep"))
 def test_every_stored_row_composes(name):
     model = name.split("_")[0] if name.split("_")[0] in options("model") else "glass"
-    rows = compose_config("sweep", [f"sweep={name}"])["sweep"]["rows"]
+    sweep = compose_config("sweep", [f"sweep={name}"])["sweep"]
+    rows = sweep["rows"]
+    if sweep["search"] is not None:  # a space per model instead; its ends are rows that compose
+        for each, space in from_mapping(SearchKeys, sweep["search"], "sweep.search").spaces.items():
+            for place in (0, -1):
+                words = [f"{key}={word_of(keys.ends[place])}" for key, keys in space.items()]
+                compose_config("train", [f"model={each}", *words])
+        return
     assert len(rows) > 1
     for overrides in rows.values():
         compose_config("train", [f"model={model}", *overrides])

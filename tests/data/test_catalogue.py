@@ -26,6 +26,7 @@ COMMON = [
     "fit",
     "bits",
     "limit",
+    "defects",
     "hold_out",
     "corrupt_background",
     "options",
