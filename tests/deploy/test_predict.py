@@ -164,7 +164,7 @@ def test_a_watched_folder_loses_nothing_over_a_kill(run, tmp_path):
     source.mkdir()
     picture = (data / "nut/test/good/000.png").read_bytes()
     words = ["predict", f"run={folder}", f"source={source}", f"out={out}", "watch=true"]
-    words += ["settle=0.1", "poll=0.05", "idle=1.5", "batch_size=4"]
+    words += ["settle=0.6", "poll=0.05", "idle=2", "batch_size=4"]
 
     def watch():
         return subprocess.Popen(
@@ -174,9 +174,9 @@ def test_a_watched_folder_loses_nothing_over_a_kill(run, tmp_path):
     first = watch()
     for number in range(60):
         (source / f"{number:03d}.png").write_bytes(picture)
-        slow = source / "slow.png"
-        with open(slow, "ab") as file:  # never at rest until its last part is there
-            file.write(picture[number * len(picture) // 60 : (number + 1) * len(picture) // 60])
+        part = slice(number * len(picture) // 40, (number + 1) * len(picture) // 40)
+        with open(source / "slow.png", "ab") as file:  # never at rest until its last part is there
+            file.write(picture[part])  # nothing from the fortieth on
         time.sleep(0.03)
         if number == 40:
             wait_for(lambda: len(lines(out)) > 5)

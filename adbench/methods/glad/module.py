@@ -28,7 +28,7 @@ from adbench.methods.glad.calibration import (
     held_out_images,
     training_images,
 )
-from adbench.methods.glad.detector import GladDetector
+from adbench.methods.glad.detector import GladDetector, Settled
 from adbench.methods.glad.latents import LatentPairs, cache_bytes
 from adbench.methods.glad.pictures import drawn_sheet
 from adbench.methods.glad.settings import GladKeys
@@ -233,22 +233,33 @@ class GladModule(AnomalyModule):
                 "the network's weights are no longer finite: the training has diverged; lower "
                 "model.optimiser.learning_rate or model.optimiser.clip"
             )
-        whitened = self.keys.score.distance == "whitened"
-        normal = training_images(datamodule, self.device) if whitened else []
-        if not self.keys.calibrates:
-            fit_residuals(self.detector, normal)
-            return
-        if len(datamodule.val_samples) < ENOUGH:
+        if self.keys.calibrates and len(datamodule.val_samples) < ENOUGH:
             warnings.warn(
                 f"constants are settled on {len(datamodule.val_samples)} held-out images only; "
                 "raise dataset.hold_out",
                 stacklevel=1,
             )
+        self._settle(datamodule)
+        if self._report and len(self.diffusion.classes) > 1:
+            self._report["routed"] = round(self._routed(datamodule), 4)
+
+    def refresh(self) -> None:
+        # A look at the detector before its constants fit the weights would see another one.
+        if self._data is not None:
+            self._settle(self._data)
+
+    @torch.no_grad()
+    def _settle(self, datamodule: DataModule) -> None:
+        """Settle what the keys leave open, as if nothing had been settled before."""
+        self.detector.settled = Settled.of(self.keys)
+        whitened = self.keys.score.distance == "whitened"
+        normal = training_images(datamodule, self.device) if whitened else []
+        if not self.keys.calibrates:
+            fit_residuals(self.detector, normal)
+            return
         images = held_out_images(datamodule, self.synthesis, self.seed, self.device)
         settled, report = calibrated(self.detector, images, normal)
         self._report = {"settled": settled, **report}
-        if len(self.diffusion.classes) > 1:
-            self._report["routed"] = round(self._routed(datamodule), 4)
 
     @torch.no_grad()
     def _routed(self, datamodule: DataModule) -> float:
