@@ -249,7 +249,8 @@ def search(detector, image, normal):
     discs = [planted(image[normal], radius, generator) for radius in (8, 32)]
     walks = [differences(detector, some) for some in discs]
     seen = [walk.latent[walk.score > detector.settled.delta] for walk in walks]
-    detector.settle(gate=float(torch.cat(seen).min()))
+    found = torch.cat(seen)
+    detector.settle(gate=float(found.min()) if len(found) else 0.0)
     sums = {}
     print(f"gate {detector.settled.gate:.4f}, delta {detector.settled.delta:.4f}")
     for name, gate in (
