@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adbench.config.typed import shown
+from adbench.runs.summary import METRIC_COLUMNS
 
 
 def say(line: str) -> None:
@@ -50,17 +51,6 @@ def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
         return "  ".join([first, *[row[i].rjust(widths[i]) for i in range(1, len(row))]]).rstrip()
 
     return "\n".join([title, line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
-
-
-METRIC_COLUMNS = (
-    ("image AUROC", "image", "auroc"),
-    ("image AP", "image", "ap"),
-    ("image F1", "image", "f1max"),
-    ("pixel AUROC", "pixel", "auroc"),
-    ("pixel AP", "pixel", "ap"),
-    ("AUPRO 0.3", "pixel", "aupro_30"),
-    ("AUPRO 0.05", "pixel", "aupro_05"),
-)
 
 
 def metric_row(name: str, metrics: Mapping[str, Any]) -> list[str]:

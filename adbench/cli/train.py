@@ -9,12 +9,12 @@ from typing import Any
 
 from adbench.backbones.files import regular_file
 from adbench.cli.arguments import parsed_arguments
-from adbench.cli.console import METRIC_COLUMNS, figure, metric_row, print_table, say
+from adbench.cli.console import figure, metric_row, print_table, say
 from adbench.cli.help import group_help
 from adbench.config.schema import settings
 from adbench.data.opening import chosen_categories
 from adbench.errors import UserError
-from adbench.runs.summary import mean_metrics, read_metrics, write_summary
+from adbench.runs.summary import METRIC_COLUMNS, mean_metrics, read_metrics, write_summary
 from adbench.training.hardware import check_hardware
 
 

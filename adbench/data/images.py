@@ -19,6 +19,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from adbench.data.files import check_names, check_regular, shown_path
 from adbench.errors import UserError
 
+# what Pillow may take a file for: some of its other readers start programs (EPS: Ghostscript)
+FORMATS = ("PNG", "BMP", "JPEG", "TIFF", "WEBP")
 SUFFIXES = frozenset({".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
 DEEPEST = 16  # bits; what a deep file is taken to hold where nothing else is known
 
@@ -91,7 +93,7 @@ def peak_value(path: Path) -> int | None:
     Raises:
         UserError: as ``read_image``.
     """
-    with _unreadable_named(path), Image.open(path) as image:
+    with _unreadable_named(path), Image.open(path, formats=FORMATS) as image:
         if not _is_deep(image, path):
             return None
     return int(_values(path).max())
@@ -228,7 +230,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: no regular file, or not an image.
     """
-    with _unreadable_named(path), Image.open(path) as image:
+    with _unreadable_named(path), Image.open(path, formats=FORMATS) as image:
         width, height = image.size
         if isinstance(image, TiffImageFile):
             # Pillow's versions differ in whether .size is turned already; the tags never are
@@ -260,7 +262,7 @@ def decode(path: Path, *, coarse: bool = False) -> None:
     Raises:
         UserError: as ``read_image``.
     """
-    with _unreadable_named(path), Image.open(path) as image:
+    with _unreadable_named(path), Image.open(path, formats=FORMATS) as image:
         if coarse and image.format == "JPEG":
             image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))
         image.load()
@@ -268,7 +270,7 @@ def decode(path: Path, *, coarse: bool = False) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    with _unreadable_named(path), Image.open(path) as image:
+    with _unreadable_named(path), Image.open(path, formats=FORMATS) as image:
         image.load()
         turned = ImageOps.exif_transpose(image)
         turned.format = image.format
@@ -302,7 +304,7 @@ def _reason(error: BaseException) -> str:
 
 def _values(path: Path) -> NDArray[np.generic]:
     """Return uint8 [H, W, 3], or uint16 [H, W] or [H, W, 3] of a deep file, turned."""
-    with _unreadable_named(path), Image.open(path) as image:
+    with _unreadable_named(path), Image.open(path, formats=FORMATS) as image:
         deep, orientation = _is_deep(image, path), _orientation(image, path)
         if deep and (not image.mode.startswith(("I", "F")) or _turned_by_tag(image, orientation)):
             return _by_opencv(path, 1 if image.format == "TIFF" else orientation)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from adbench.backbones.files import regular_file
 from adbench.diffusion.adm import AdmNetwork
+from adbench.diffusion.checkpoint import Stateful, restored_step, save_training
 from adbench.diffusion.classifier import classifier_loss
 from adbench.diffusion.ema import update_average
 from adbench.diffusion.hybrid import HybridLoss, drawn_terms
@@ -21,8 +22,6 @@ from adbench.diffusion.model import SdasModel, load_model, save_model
 from adbench.diffusion.openai import load_openai
 from adbench.diffusion.pool import make_pool
 from adbench.diffusion.settings import FitKeys, PoolKeys
-from adbench.errors import UserError
-from adbench.runs.files import write_beside
 from adbench.runs.stages import Stage, StageContext
 
 if TYPE_CHECKING:
@@ -131,19 +130,20 @@ def fit_model(
     trained = trained_parameters(live, model)
     optimizer = torch.optim.Adam(trained, lr=keys.learning_rate)
     file = scratch / "sdas.ckpt"
-    done = _restored(file, model, live, optimizer)
+    parts: dict[str, Stateful] = {"model": model, "live": live, "optimizer": optimizer}
+    done = restored_step(file, parts)
     live.train()
     for step in range(done, keys.steps):
         generator = torch.Generator(device).manual_seed(_step_seed(seed, step))
         image, label = _batch(datamodule, model, keys.batch_size, seed, step, device)
         optimizer.zero_grad(set_to_none=True)
-        parts = leave_gradient(live, model, image, label, keys.gamma, generator)
+        losses = leave_gradient(live, model, image, label, keys.gamma, generator)
         torch.nn.utils.clip_grad_norm_(trained, keys.clip)
         optimizer.step()
         update_average(model.network, live, keys.decay, step + 1)
         if (step + 1) % keys.save_every == 0:
-            _save(file, model, live, optimizer, step + 1)
-            say(f"sdas: step {step + 1} of {keys.steps}, mse {parts['mse'].item():.4f}")
+            save_training(file, step + 1, parts)
+            say(f"sdas: step {step + 1} of {keys.steps}, mse {losses['mse'].item():.4f}")
     return model.eval()
 
 
@@ -159,36 +159,6 @@ def _batch(
     image = datamodule.train_images(torch.from_numpy(chosen)).to(device)
     label = model.labels([samples[i].category for i in chosen]).to(device)
     return image, label
-
-
-def _save(
-    file: Path, model: SdasModel, live: AdmNetwork, optimizer: torch.optim.Optimizer, step: int
-) -> None:
-    document = {
-        "model": model.state_dict(),
-        "live": live.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-    }
-    with write_beside(file) as temporary:
-        torch.save(document, temporary)
-
-
-def _restored(
-    file: Path, model: SdasModel, live: AdmNetwork, optimizer: torch.optim.Optimizer
-) -> int:
-    if not file.is_file():
-        return 0
-    try:
-        document = torch.load(file, map_location="cpu", weights_only=True)
-        model.load_state_dict(document["model"])
-        live.load_state_dict(document["live"])
-        optimizer.load_state_dict(document["optimizer"])
-        return int(document["step"])
-    except Exception as error:  # readers raise what they like on a damaged file
-        raise UserError(
-            f"{file} cannot be read as a checkpoint of this training: remove it to begin again"
-        ) from error
 
 
 def sdas_stages(fit: FitKeys, pool: PoolKeys, *, seed: int, device: str = "cpu") -> list[Stage]:

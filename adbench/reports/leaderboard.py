@@ -12,16 +12,8 @@ import numpy as np
 from adbench.reports.facts import RunFacts
 from adbench.reports.intervals import interval
 from adbench.reports.published import PLACES, paper_names, read_paper
+from adbench.runs.summary import METRIC_COLUMNS
 
-COLUMNS: tuple[tuple[str, str, str], ...] = (
-    ("image AUROC", "image", "auroc"),
-    ("image AP", "image", "ap"),
-    ("image F1", "image", "f1max"),
-    ("pixel AUROC", "pixel", "auroc"),
-    ("pixel AP", "pixel", "ap"),
-    ("AUPRO 0.3", "pixel", "aupro_30"),
-    ("AUPRO 0.05", "pixel", "aupro_05"),
-)
 _PRINTED = {"image AUROC": "image_auroc", "pixel AUROC": "pixel_auroc", "AUPRO 0.3": "pro"}
 # model -> its column in the papers' tables by category
 _OWN = {
@@ -89,7 +81,7 @@ def _row(dataset: str, runs: Sequence[RunFacts]) -> Row:
     for run in runs:
         by_seed.setdefault(run.seed, {})[run.category] = run
     whole = [list(found.values()) for found in by_seed.values() if len(found) == len(categories)]
-    cells = {name: _cell(whole, part, key) for name, part, key in COLUMNS}
+    cells = {name: _cell(whole, part, key) for name, part, key in METRIC_COLUMNS}
     return Row(
         first.label,
         first.model,
@@ -177,7 +169,12 @@ def _text(value: Any) -> str:
 def text_rows(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Return a leaderboard as text: header and rows."""
     header = ["method", "protocol", "backbone", "categories", "seeds"]
-    header += [name for name, _, _ in COLUMNS] + ["paper (image AUROC)", "min", "img/s", "marks"]
+    header += [name for name, _, _ in METRIC_COLUMNS] + [
+        "paper (image AUROC)",
+        "min",
+        "img/s",
+        "marks",
+    ]
     return header, [
         [
             row.label,
@@ -185,7 +182,7 @@ def text_rows(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             row.backbone,
             ", ".join(row.categories),
             str(row.seeds),
-            *[cell_text(row.cells[name]) for name, _, _ in COLUMNS],
+            *[cell_text(row.cells[name]) for name, _, _ in METRIC_COLUMNS],
             _short(row.paper.get("image AUROC"), 4),
             _short(row.minutes, 1),
             _short(row.images_per_second, 1),

@@ -17,7 +17,6 @@ from adbench.metrics.curves import counted, precision_recall_curve, roc_curve, t
 from adbench.reports import charts
 from adbench.reports.facts import RunFacts, read_csv, section
 from adbench.reports.leaderboard import (
-    COLUMNS,
     by_category,
     cell_text,
     config_differences,
@@ -29,6 +28,7 @@ from adbench.reports.pictures import gallery, panels, stage_pictures
 from adbench.reports.settings import ReportKeys
 from adbench.reports.tables import csv_table, latex_table, markdown_table
 from adbench.runs.files import read_record
+from adbench.runs.summary import METRIC_COLUMNS
 
 UNIT = (charts.Axis("", 0, 1), charts.Axis("", 0, 1))
 
@@ -64,7 +64,7 @@ def page(runs: Sequence[RunFacts], skipped: Sequence[str], keys: ReportKeys) -> 
             title=keys.title,
             runs=runs,
             boards=boards,
-            columns=[name for name, _, _ in COLUMNS],
+            columns=[name for name, _, _ in METRIC_COLUMNS],
             speed={name: _speed(rows) for name, rows in boards.items()},
             categories=by_category(runs),
             defects=defect_matrix(runs),
@@ -312,7 +312,7 @@ def markdown(runs: Sequence[RunFacts], skipped: Sequence[str], keys: ReportKeys)
 def csv_text(runs: Sequence[RunFacts]) -> str:
     """Return one line a run, every figure in full."""
     header = ["dataset", "category", "method", "seed", "protocol", "backbone"]
-    header += [name for name, _, _ in COLUMNS] + ["minutes", "img/s", "marks", "folder"]
+    header += [name for name, _, _ in METRIC_COLUMNS] + ["minutes", "img/s", "marks", "folder"]
     rows = [
         [
             run.dataset,
@@ -321,7 +321,7 @@ def csv_text(runs: Sequence[RunFacts]) -> str:
             run.seed,
             run.protocol,
             run.backbone,
-            *[_full(run.figure(part, key)) for _, part, key in COLUMNS],
+            *[_full(run.figure(part, key)) for _, part, key in METRIC_COLUMNS],
             _full(run.minutes),
             _full(run.images_per_second),
             "; ".join(run.marks),

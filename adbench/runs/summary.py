@@ -9,6 +9,16 @@ from typing import Any
 from adbench.errors import UserError
 from adbench.runs.files import WAY_OUT, read_record, write_json
 
+# heading, section and key of metrics.json: the columns of every table of figures
+METRIC_COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("image AUROC", "image", "auroc"),
+    ("image AP", "image", "ap"),
+    ("image F1", "image", "f1max"),
+    ("pixel AUROC", "pixel", "auroc"),
+    ("pixel AP", "pixel", "ap"),
+    ("AUPRO 0.3", "pixel", "aupro_30"),
+    ("AUPRO 0.05", "pixel", "aupro_05"),
+)
 _SECTIONS = ("image", "pixel")
 # What is no figure, or none that a mean has.
 _NO_MEAN = ("f1max_threshold", "why", "bounds")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from adbench.data.images import (
     image_size,
@@ -143,3 +143,15 @@ def test_channel_values_are_read_as_they_stand(tmp_path):
     assert read_values(gray).tolist() == read_values(colour).tolist() == [[0, 254]]
     with pytest.raises(UserError, match="coloured"):
         read_values(_saved(tmp_path / "d.png", _noise(2, 2)))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_a_format_whose_reader_starts_programs_is_never_opened(tmp_path, suffix, monkeypatch):
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: started.append(a))
+    path = tmp_path / f"part{suffix}"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    for read in (read_image, image_size):
+        with pytest.raises(UserError, match="not an image"):
+            read(path)
+    assert not started

@@ -11,9 +11,10 @@ from torch import nn
 
 from adbench.config.typed import from_mapping
 from adbench.diffusion.adm import PRESETS, AdmNetwork, AdmShape, adm_shape, unet_config
+from adbench.diffusion.checkpoint import restored_step
 from adbench.diffusion.classifier import NoisyClassifier, classifier_guidance
 from adbench.diffusion.ema import average_weight, update_average
-from adbench.diffusion.fitting import _restored, new_model
+from adbench.diffusion.fitting import new_model
 from adbench.diffusion.hybrid import gaussian_kl, hybrid_terms, pixel_log_likelihood
 from adbench.diffusion.openai import from_openai, to_openai
 from adbench.diffusion.pool import make_pool
@@ -361,7 +362,7 @@ def test_a_damaged_checkpoint_of_a_fit_is_named(content, tmp_path):
     model, live = new_model(keys, ["a"], 0)
     optimizer = torch.optim.Adam(live.parameters())
     with pytest.raises(UserError, match=r"sdas\.ckpt cannot be read.*remove it"):
-        _restored(file, model, live, optimizer)
+        restored_step(file, {"model": model, "live": live, "optimizer": optimizer})
 
 
 def test_pictures_that_are_not_finite_are_not_stored(tmp_path):

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.diffusion.checkpoint import Stateful, restored_step, save_training
 from adbench.diffusion.latent.autoencoders import FACTOR, PatchPca, SmallAutoencoder
 from adbench.diffusion.latent.base import Damage, Features
 from adbench.diffusion.latent.preservation import measure, write_report
-from adbench.runs.files import write_beside
 from adbench.runs.stages import Stage, StageContext
 
 if TYPE_CHECKING:
@@ -141,13 +141,14 @@ class _Training:
         self.file = context.scratch / "autoencoder.ckpt"
 
     def run(self) -> None:
-        first, start = self._restored(), time.perf_counter()
+        parts: dict[str, Stateful] = {"network": self.network, "optimizer": self.optimizer}
+        first, start = restored_step(self.file, parts, self.device), time.perf_counter()
         for step in range(first, self.keys.steps):
             rate = 0.5 * (1 + math.cos(math.pi * step / self.keys.steps))
             self.optimizer.param_groups[0]["lr"] = self.keys.learning_rate * rate
             loss = self._step(step)
             if (step + 1) % self.every == 0:
-                self._save(step + 1)
+                save_training(self.file, step + 1, parts)
                 left = (time.perf_counter() - start) / (step + 1 - first)
                 left *= (self.keys.steps - step - 1) / 60
                 self.context.say(
@@ -191,23 +192,6 @@ class _Training:
             ]
             loss = loss + self.keys.perceptual * torch.stack(errors).mean()
         return loss
-
-    def _save(self, step: int) -> None:
-        document = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": step,
-        }
-        with write_beside(self.file) as temporary:
-            torch.save(document, temporary)
-
-    def _restored(self) -> int:
-        if not self.file.is_file():
-            return 0
-        document = torch.load(self.file, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(document["network"])
-        self.optimizer.load_state_dict(document["optimizer"])
-        return int(document["step"])
 
 
 def gradient_error(made: Tensor, image: Tensor) -> Tensor:

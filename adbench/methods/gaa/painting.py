@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adbench.backbones.extractor import FeatureExtractor
+from adbench.diffusion.checkpoint import Stateful, restored_step, save_training
 from adbench.diffusion.latent.autoencoder_stage import fit_autoencoder, measure_scale
 from adbench.diffusion.latent.base import LatentDiffusion
 from adbench.diffusion.latent.direct import (
@@ -226,7 +227,12 @@ class _Training:
 
     def run(self) -> Conditioning:
         """Train; return the moving average."""
-        first, start = self._restored(), time.perf_counter()
+        parts: dict[str, Stateful] = {
+            "painter": self.painter,
+            "average": self.average,
+            "optimizer": self.optimizer,
+        }
+        first, start = restored_step(self.file, parts, self.device), time.perf_counter()
         self.painter.train()
         sums, count = 0.0, 0
         for step in range(first, self.keys.steps):
@@ -237,7 +243,7 @@ class _Training:
             decay = min(self.keys.decay, (1 + step) / (10 + step))
             _average(self.average, self.painter, decay)
             if (step + 1) % self.keys.save_every == 0:
-                self._save(step + 1)
+                save_training(self.file, step + 1, parts)
                 left = (time.perf_counter() - start) / (step + 1 - first)
                 left *= (self.keys.steps - step - 1) / 60
                 self.context.say(
@@ -294,25 +300,6 @@ class _Training:
         whole = error.mean((1, 2, 3))
         own = masked + self.keys.background * whole
         return torch.where(normal, whole, own).mean()
-
-    def _save(self, step: int) -> None:
-        document = {
-            "painter": self.painter.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": step,
-        }
-        with write_beside(self.file) as temporary:
-            torch.save(document, temporary)
-
-    def _restored(self) -> int:
-        if not self.file.is_file():
-            return 0
-        document = torch.load(self.file, map_location=self.device, weights_only=True)
-        self.painter.load_state_dict(document["painter"])
-        self.average.load_state_dict(document["average"])
-        self.optimizer.load_state_dict(document["optimizer"])
-        return int(document["step"])
 
 
 @torch.no_grad()
