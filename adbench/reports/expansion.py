@@ -9,7 +9,7 @@ from typing import TypeVar
 from adbench.config.locate import conf_folder, options
 from adbench.errors import UserError, nearest
 from adbench.reports.measured import OURS
-from adbench.reports.published import Paper, Table, paper_names, read_paper
+from adbench.reports.published import FOLDER, Paper, Table, paper_names, read_paper
 from adbench.reports.settings import ReproduceKeys, listed
 from adbench.runs.files import read_yaml
 
@@ -62,10 +62,22 @@ def setting_overrides(table: Table, scale: str = "paper") -> dict[str, tuple[str
     return {name: rows[row] for name, row in named.items()}
 
 
+def peer_overrides(table: Table, scale: str) -> dict[str, tuple[str, ...]]:
+    """Return printed name of each other method of the table that runs here -> its overrides."""
+    if "method" not in (table.down, table.across):
+        return {}
+    printed = table.rows if table.down == "method" else table.columns
+    known = read_yaml(FOLDER.with_name("peers.yaml"))
+    pictures = [word for word in table.reproduce.fixed if word.startswith("dataset.")]
+    return {name: (*known[name][scale], *pictures) for name in printed if name in known}
+
+
 def expanded(
     paper: Paper, table: Table, keys: ReproduceKeys, rest: Sequence[str] = ()
 ) -> list[Wanted]:
     """Return the trainings that a table asks for, settings slowest.
+
+    Unless they are asked for by name, the columns of other methods are left out.
 
     Args:
         rest: overrides that are added to every cell; ``dataset=`` there moves the whole table to
@@ -86,14 +98,21 @@ def expanded(
     preset = f"{told.experiment}_{keys.scale}"
     if preset not in options("experiment"):
         raise UserError(f"no preset experiment={preset}: {paper.method} lacks it at this scale")
-    settings = _chosen(setting_overrides(table, keys.scale), listed(keys.setting), "setting")
+    common = (f"experiment={preset}", *told.fixed)
+    settings = {
+        name: (*common, *_extras(paper, table, keys), *own)
+        for name, own in setting_overrides(table, keys.scale).items()
+    }
+    asked = listed(keys.setting)
+    if asked is not None:
+        settings = {**peer_overrides(table, keys.scale), **settings}
+    settings = _chosen(settings, asked, "setting")
     places = _places(paper, table, keys, rest)
-    common = [f"experiment={preset}", *told.fixed]
     return [
         Wanted(setting, place.name, place.dataset, place.category, place.alike, words)
         for setting, own in settings.items()
         for place in places
-        for words in [(*common, *_extras(paper, table, keys), *own, *place.overrides, *rest)]
+        for words in [(*own, *place.overrides, *rest)]
     ]
 
 

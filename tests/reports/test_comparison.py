@@ -6,12 +6,14 @@ import zipfile
 import pytest
 
 from adbench.cli.main import main
+from adbench.config.compose import compose_config
+from adbench.config.schema import settings
 from adbench.errors import UserError
 from adbench.reports.comparison import compared, document, drifted, outside, table_rows
 from adbench.reports.cost import Rate, budget, kind_of, minutes
-from adbench.reports.expansion import expanded, known_categories
+from adbench.reports.expansion import expanded, known_categories, peer_overrides
 from adbench.reports.measured import Measured, read_measured, same_request
-from adbench.reports.published import read_paper
+from adbench.reports.published import paper_names, read_paper
 from adbench.reports.settings import ReproduceKeys
 from tests.reports.folders import made_up
 
@@ -56,6 +58,32 @@ def test_scale_names_the_preset_and_paper_protocol_is_looked_at():
     assert cell.overrides[0] == "experiment=glass_paper"
     assert {"train.oracle_every=5", "metrics.pro_flavour=glass"} <= set(cell.overrides)
     assert "train.oracle_every=5" not in _cells("4", oracle=0)[0].overrides
+
+
+def test_other_methods_run_where_they_are_asked_for_and_nowhere_else():
+    assert {cell.setting for cell in _cells("1")} == {"GLASS-m", "GLASS-h", "GLASS-j"}
+    cells = _cells("1", category="bottle", setting=("PatchCore", "GLASS-j"))
+    assert [cell.setting for cell in cells] == ["PatchCore", "GLASS-j"]
+    assert cells[0].overrides == (
+        "experiment=patchcore_cpu",
+        "dataset=mvtec",
+        "dataset.category=bottle",
+    )
+    every = {cell.setting for cell in _cells("1", category="bottle", setting="all")}
+    assert every == {"GLASS-m", "GLASS-h", "GLASS-j", "PatchCore", "SimpleNet"}
+    with pytest.raises(UserError, match="no such setting"):
+        _cells("4", setting="PatchCore")  # an ablation: its rows are settings of one method
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu", "paper"])
+def test_every_other_method_can_be_started_at_every_scale(scale):
+    found = {}
+    for paper in map(read_paper, paper_names()):
+        for table in paper.tables:
+            found |= peer_overrides(table, scale)
+    assert set(found) == {"PatchCore", "PaDiM", "SimpleNet", "DFR"}
+    for words in found.values():
+        settings(compose_config("train", words))
 
 
 def test_digits_stay_names():

@@ -50,6 +50,7 @@ class Settled:
         top: pixels of the score.
         pixel: ratio of a feature map's maximum to a pixel map's.
         gate: latent difference below which no defect was ever seen.
+        tuned: whether scores come from fine-tuned features.
     """
 
     delta: float | None = None
@@ -58,6 +59,7 @@ class Settled:
     top: int = 250
     pixel: float = 0.0
     gate: float = 0.0
+    tuned: bool = False
 
     @classmethod
     def of(cls, keys: GladKeys) -> Settled:
@@ -126,6 +128,10 @@ class GladDetector(Detector):
         self.register_buffer("centres", torch.zeros(count, sum(built.channels)))
         whitened = self.keys.score.distance == "whitened"
         self.residuals = WhitenedResiduals(built.channels) if whitened else None
+        # What scores; adaptive steps and the telling of categories keep the untouched backbone.
+        self.scorer = FeatureExtractor(**built.config) if self.settled.tuned else None
+        if self.scorer is not None:
+            fit_backbone(self.scorer, self.image_size)
         self.requires_grad_(False)
 
     @property
@@ -173,9 +179,20 @@ class GladDetector(Detector):
             noise, begin = self.noise(image), self._begin(image, latent)
             predict = self._predictor(image)
             latent = fixed_steps(self.ddim, predict, latent, noise, begin, self.keys.end)
+        return Reconstruction(self._decoded(latent), decision, cost)
+
+    @torch.no_grad()
+    def plainly_reconstructed(self, image: Tensor, start: int, steps: int) -> Tensor:
+        """Return images [B, 3, H, W] made anew from level ``start`` in ``steps`` equal steps."""
+        ddim = Ddim(self.diffusion.schedule, start, steps)
         with self._precision(image):
-            made = self.diffusion.decode(latent).float().clamp(0, 1)
-        return Reconstruction(made, decision, cost)
+            latent = self.diffusion.encode(image).float()
+        noise, predict = self.noise(image), self._predictor(image)
+        return self._decoded(fixed_steps(ddim, predict, latent, noise, end=self.keys.end))
+
+    def _decoded(self, latent: Tensor) -> Tensor:
+        with self._precision(latent):
+            return self.diffusion.decode(latent).float().clamp(0, 1)
 
     @property
     def ddim(self) -> Ddim:
@@ -275,7 +292,8 @@ class GladDetector(Detector):
 
     def feature_pairs(self, image: Tensor, made: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the layers' maps [B, C, h, w] of images and of their reconstructions."""
-        features = [maps.float() for maps in self.backbone(torch.cat((image, made)))]
+        scorer = self.backbone if self.scorer is None else self.scorer
+        features = [maps.float() for maps in scorer(torch.cat((image, made)))]
         halves = [maps.chunk(2) for maps in features]
         return [half[0] for half in halves], [half[1] for half in halves]
 

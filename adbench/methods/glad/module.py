@@ -32,6 +32,7 @@ from adbench.methods.glad.detector import GladDetector, Settled
 from adbench.methods.glad.latents import LatentPairs, cache_bytes
 from adbench.methods.glad.pictures import drawn_sheet
 from adbench.methods.glad.settings import GladKeys
+from adbench.methods.glad.tuning import Pairs, mlp_weights, tuned
 from adbench.runs.files import write_json
 from adbench.runs.pictures import write_png
 from adbench.runs.stages import Stage
@@ -75,6 +76,8 @@ class GladModule(AnomalyModule):
             raise UserError("model=glad compares features: set backbone=bundled")
         self.seed, self.synthesis = seed, synthesis
         self.keys = from_mapping(GladKeys, keys, "model")
+        if self.keys.tuning.epochs:
+            mlp_weights(backbone)  # or it is said now
         self.detector = GladDetector(backbone, diffusion, image_size, keys, seed)
         self.automatic_optimization = False
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
@@ -251,7 +254,9 @@ class GladModule(AnomalyModule):
     @torch.no_grad()
     def _settle(self, datamodule: DataModule) -> None:
         """Settle what the keys leave open, as if nothing had been settled before."""
-        self.detector.settled = Settled.of(self.keys)
+        self.detector.settled, self.detector.scorer = Settled.of(self.keys), None
+        if self.keys.tuning.epochs:
+            self._tune(datamodule)
         whitened = self.keys.score.distance == "whitened"
         normal = training_images(datamodule, self.device) if whitened else []
         if not self.keys.calibrates:
@@ -260,6 +265,17 @@ class GladModule(AnomalyModule):
         images = held_out_images(datamodule, self.synthesis, self.seed, self.device)
         settled, report = calibrated(self.detector, images, normal)
         self._report = {"settled": settled, **report}
+
+    def _tune(self, datamodule: DataModule) -> None:
+        """Fine-tune what scores on training images and their plain reconstructions."""
+        keys = self.keys.tuning
+        pairs = Pairs(
+            [batch.image.to(self.device) for batch in datamodule.train_batches()],
+            lambda image: self.detector.plainly_reconstructed(image, keys.start, keys.steps),
+        )
+        with torch.enable_grad():
+            self.detector.scorer = tuned(self.detector.backbone, pairs, keys, self.seed)
+        self.detector.settle(tuned=True)
 
     @torch.no_grad()
     def _routed(self, datamodule: DataModule) -> float:

@@ -133,6 +133,33 @@ class ScoreKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class TuningKeys:
+    """Fine-tuning of the features that reconstructions are scored by (code: VisA, PCB-Bank).
+
+    Attributes:
+        epochs: passes over the training images; 0: none.
+        weight: of the distance to the untouched features.
+        accumulate: batches to a step.
+        start, steps: the level and the passes of the plain reconstructions that are learned from.
+    """
+
+    epochs: Annotated[int, Within(0, 1000)] = 0
+    learning_rate: Rate = 3e-4
+    weight: NonNegative = 0.01
+    batch_size: Count = 16
+    accumulate: Count = 2
+    start: Level = 200
+    steps: Annotated[int, Within(1, 999)] = 15
+
+    def __post_init__(self) -> None:
+        if self.steps > self.start:
+            raise UserError(
+                f"model.tuning.steps={self.steps} exceeds model.tuning.start={self.start}: a step "
+                "is at least one level"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class OptimiserKeys:
     """AdamW on the network.
 
@@ -207,6 +234,7 @@ class GladKeys:
     score: ScoreKeys = field(default_factory=ScoreKeys)
     optimiser: OptimiserKeys = field(default_factory=OptimiserKeys)
     latents: LatentKeys = field(default_factory=LatentKeys)
+    tuning: TuningKeys = field(default_factory=TuningKeys)
 
     def __post_init__(self) -> None:
         if self.micro_batch * self.score.chunk > _TOKENS:

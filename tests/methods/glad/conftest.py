@@ -12,6 +12,7 @@ from adbench.data.datamodule import DataModule, Splits
 from adbench.data.sample import Sample
 from adbench.diffusion.latent.scratch import ScratchDiffusion
 from adbench.methods.glad.module import GladModule
+from adbench.runs.stages import run_stages
 from adbench.synthesis.base import Synthesizer, Synthetic
 
 SIZE = (32, 32)
@@ -77,3 +78,15 @@ def glad(backbone, kind="pca", model=None, **keys):
         seed=0,
         **values,
     )
+
+
+def prepared(module, datamodule, folder=None):
+    """Run stages and preparation; give the network something to say."""
+    if folder is not None:
+        module.stage_folder = folder
+        run_stages(module.stages(), folder, datamodule, say=lambda line: None)
+    module.prepare(datamodule)
+    torch.manual_seed(3)
+    for network in {module.network, module.diffusion.network}:
+        torch.nn.init.normal_(network.conv_out.weight, std=0.2)
+    return module.eval()

@@ -13,19 +13,7 @@ from adbench.methods.base import load_detector, save_detector
 from adbench.methods.glad.calibration import calibrated, differences, held_out_images
 from adbench.methods.glad.settings import GladKeys
 from adbench.runs.stages import run_stages
-from tests.methods.glad.conftest import SIZE, diffusion, glad, pictures
-
-
-def prepared(module, datamodule, folder=None):
-    """Run stages and preparation; give the network something to say."""
-    if folder is not None:
-        module.stage_folder = folder
-        run_stages(module.stages(), folder, datamodule, say=lambda line: None)
-    module.prepare(datamodule)
-    torch.manual_seed(3)
-    for network in {module.network, module.diffusion.network}:
-        torch.nn.init.normal_(network.conv_out.weight, std=0.2)
-    return module.eval()
+from tests.methods.glad.conftest import SIZE, diffusion, glad, pictures, prepared
 
 
 @pytest.fixture(scope="module")
