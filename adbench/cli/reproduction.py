@@ -101,7 +101,7 @@ class Request:
         """Run what is missing, print the table, write it, judge it."""
         from adbench.reports.comparison import compared
 
-        runs = self._collected() if self.keys.collect else self._run()
+        runs = self._comparable(self._collected() if self.keys.collect else self._run())
         lines = compared(
             self.table, self.cells, runs, self.keys.seeds, side_by_side=self.keys.jobs > 1
         )
@@ -124,6 +124,16 @@ class Request:
         if missing:
             say(f"{missing} cells are not finished")
         return 1 if verdicts or (missing and not self.keys.collect) else 0
+
+    def _comparable(self, runs: Mapping[Any, Measured]) -> dict[Any, Measured]:
+        """Leave out, and name, runs that other definitions of the metrics measured."""
+        from adbench.reports.measured import outdated
+
+        for run in filter(outdated, runs.values()):
+            say(
+                f"left out: {run.folder}: measured by version {run.facts['metrics']} of the metrics"
+            )
+        return {name: run for name, run in runs.items() if not outdated(run)}
 
     def _folder(self) -> Path:
         from adbench.cli.sweep import sweep_folder
@@ -262,6 +272,7 @@ def _baseline(path: str) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, or is none.
     """
+    from adbench.metrics import VERSION
     from adbench.runs.files import read_json
 
     file = Path(path).expanduser()
@@ -270,6 +281,13 @@ def _baseline(path: str) -> dict[str, Any]:
     stored = read_json(file)
     if not isinstance(stored, dict) or not isinstance(stored.get("lines"), list):
         raise UserError(f"against={path}: no baseline; save=FILE writes one")
+    cells = [cell for cell in stored.get("cells", []) if isinstance(cell, dict)]
+    other = {str(cell.get("metrics", VERSION)) for cell in cells} - {str(VERSION)}
+    if other:
+        raise UserError(
+            f"against={path}: figures by version {', '.join(sorted(other))} of the metrics, ours "
+            f"by version {VERSION}: save=FILE writes it anew"
+        )
     return stored
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adbench.errors import UserError
+from adbench.metrics import VERSION
 from adbench.runs.files import read_record, read_yaml
 
 # metric of a printed table -> where metrics.json has ours
@@ -23,7 +24,6 @@ OURS: dict[str, tuple[str, str]] = {
     "pixel_f1max": ("pixel", "f1max"),
     "pro": ("pixel", "aupro_30"),
 }
-METRIC_VERSION = 1  # of the definitions of metrics; figures of two versions are not compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,11 @@ def _images(document: Mapping[str, Any]) -> int:
     return sum(int(at(document, "counts", name) or 0) for name in names)
 
 
+def outdated(run: Measured) -> bool:
+    """Whether a run's figures are by other definitions than today's, and so not comparable."""
+    return run.facts.get("metrics", str(VERSION)) != str(VERSION)
+
+
 def _facts(record: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, str]:
     identity = _section(record, "identity")
     environment = _section(record, "environment")
@@ -99,7 +104,7 @@ def _facts(record: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, 
         "git": str(environment.get("git")),
         "data": hashlib.sha256(data.encode()).hexdigest()[:12],
         "weights": str(weights.get("source")),
-        "metrics": str(METRIC_VERSION),
+        "metrics": str(document.get("metrics_version", 1)),  # older folders do not say
     }
 
 

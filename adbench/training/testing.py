@@ -21,6 +21,7 @@ from adbench.data.opening import chosen_categories, open_layout, read_samples
 from adbench.data.sample import ANOMALOUS, NORMAL, UNKNOWN, Sample
 from adbench.errors import UserError
 from adbench.methods.base import Detector, load_detector
+from adbench.metrics import VERSION
 from adbench.runs.files import confined, safe_name, write_json
 from adbench.runs.folder import RunFolder, locked
 from adbench.runs.pictures import write_png
@@ -114,6 +115,7 @@ def tested(
     _write_histograms(folder, found, stored)
     return {
         "schema": SCHEMA,
+        "metrics_version": VERSION,
         "protocol": keys.protocol,
         "marks": marks(keys),
         "epoch": None,

@@ -12,7 +12,7 @@ from adbench.errors import UserError
 from adbench.reports.comparison import compared, document, drifted, outside, table_rows
 from adbench.reports.cost import Rate, budget, kind_of, minutes
 from adbench.reports.expansion import expanded, known_categories, peer_overrides
-from adbench.reports.measured import Measured, read_measured, same_request
+from adbench.reports.measured import Measured, outdated, read_measured, same_request
 from adbench.reports.published import paper_names, read_paper
 from adbench.reports.settings import ReproduceKeys
 from tests.reports.folders import made_up
@@ -154,6 +154,19 @@ def test_drift_is_judged_against_our_own_figures(tmp_path):
     stored["lines"][0]["ours"] += 0.5
     assert [v.line.metric for v in drifted(lines, stored, 0.01)] == ["image_auroc"]
     assert len(drifted(lines, {"lines": []}, 0.01)) == 2
+
+
+def test_figures_by_other_definitions_are_not_compared(tmp_path, capsys):
+    folder = made_up(tmp_path / "run", auroc=0.9)
+    assert not outdated(read_measured(folder))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "metrics_version": 0}))
+    assert outdated(read_measured(folder))
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text(json.dumps({"lines": [], "cells": [{"metrics": "0"}]}))
+    words = "paper=glass table=1 dataset=demo category=box".split()
+    assert main(["reproduce", *words, f"against={baseline}"]) == 2
+    assert "version 0 of the metrics, ours by version 1" in capsys.readouterr().err
 
 
 def test_a_run_says_what_it_measured_by_both_protocols(tmp_path):
