@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -17,8 +18,16 @@ from adbench.config.typed import hint_at, shown, takes_list
 from adbench.config.words import as_typed, example, needs_care, quoted
 from adbench.errors import UserError, nearest
 
-# What composing raises on a bad request; recursion, on values nested too deeply.
-_HYDRAS = (HydraException, OmegaConfBaseException, RecursionError, ValueError, OverflowError)
+# What composing raises on a bad request or a user's bad file; recursion, on values nested too
+# deeply.
+_HYDRAS = (
+    HydraException,
+    OmegaConfBaseException,
+    yaml.YAMLError,
+    RecursionError,
+    ValueError,
+    OverflowError,
+)
 
 
 def compose_config(
@@ -180,6 +189,11 @@ def _explained(error: Exception, parsed: Sequence[Any], known: Mapping[str, Any]
 
 
 def _one_line(error: Exception) -> str:
+    if not str(error) and isinstance(error.__cause__, Exception):  # Hydra wraps others wordlessly
+        error = error.__cause__
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        where = error.problem_mark
+        return shown(f"{where.name}, line {where.line + 1}: {error.problem}", longest=300)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = re.sub(r"\s+", " ", " ".join(lines[:2])) or type(error).__name__
     return shown(told, longest=300)

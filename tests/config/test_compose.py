@@ -102,3 +102,11 @@ def test_unknown_key_walks_the_tree():
 def test_a_budget_is_needed():
     with pytest.raises(UserError, match="nothing says when training ends"):
         from_mapping(TrainKeys, {}, "train")
+
+
+@pytest.mark.parametrize("text", ["model: {a: [1,", "a: 1\n\tb: 2\n", "- 1\nb: 2\n", "\x00"])
+def test_a_users_file_that_is_no_yaml_is_named_in_one_line(tmp_path, text):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "broken.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"broken\.yaml"):
+        compose_config("train", ["experiment=broken"], tmp_path)
