@@ -152,12 +152,13 @@ def test_a_lossy_autoencoder_is_warned_about():
 
 
 def test_predictions_of_v_of_a_flow_and_of_the_noise_mean_the_same():
-    for prediction in ("epsilon", "v", "flow"):
+    for prediction in ("epsilon", "v", "flow", "edm"):
         model = diffusion("unshuffle", prediction=prediction)
         clean, noise = drawn(2, 192, 2, 2), drawn(2, 192, 2, 2, seed=1)
         time = torch.tensor([10, 700])
         from adbench.diffusion.schedule import noised
 
+        model.deviation.copy_(torch.linspace(0.02, 3, 192).view(1, -1, 1, 1))
         sample = noised(model.schedule, clean, time, noise)
         output = model.target(clean, noise, time)
         assert torch.allclose(model.noise_of(output, sample, time), noise, atol=1e-5)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from adbench.diffusion.latent.scratch import ScratchDiffusion
 
 NAME = "autoencoder"
+_LEAST = 1e-3  # of a channel that does not vary in the training images
 _PATCHES = 200_000  # patches that principal components are fitted to
 
 
@@ -242,9 +243,12 @@ def measure_scale(model: ScratchDiffusion, datamodule: DataModule, device: torch
         sums += torch.stack((flat.sum(1), flat.square().sum(1)))
         count += flat.shape[1]
     mean, square = sums / count
-    deviation = (square - mean.square()).mean().clamp_min(1e-8).sqrt()
+    variance = square - mean.square()
+    deviation = variance.mean().clamp_min(1e-8).sqrt()
     model.shift.copy_(mean.float().view_as(model.shift))
     model.scale.fill_(float(1 / deviation))
+    own = (variance.clamp_min(0).sqrt() / deviation).clamp_min(_LEAST)
+    model.deviation.copy_(own.float().view_as(model.deviation))
 
 
 def _latents(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from adbench.diffusion.latent.preconditioning import factors
 from adbench.diffusion.schedule import Schedule, entries
 from adbench.errors import UserError, nearest
 
@@ -142,21 +143,30 @@ class NoiseNetwork(LatentDiffusion):
     With the straight path x_s = (1 - s) clean + s noise of rectified flow (Liu et al. 2023) the
     velocity is noise - clean; x_s is the schedule's latent over sqrt(a) + sqrt(1 - a), at
     s = sqrt(1 - a) / (sqrt(a) + sqrt(1 - a)). A DDIM step is then Euler's step from s to s'.
+
+    Attributes:
+        prediction: what the network says.
+        deviation: [1, C, 1, 1] of the latents' channels, for ``edm``.
     """
 
     prediction: str = "epsilon"
+    deviation: Tensor
 
     def noise_of(self, output: Tensor, latent: Tensor, time: Tensor) -> Tensor:
         if self.prediction == "epsilon":
             return output
         signal = entries(self.schedule.alphas_cumprod, time, latent)
         clean_share, noise_share = signal.sqrt(), (1 - signal).sqrt()
+        if self.prediction == "edm":
+            own = factors(self.schedule, self.deviation, time)
+            return (latent - clean_share * (own.skip * latent + own.out * output)) / noise_share
         if self.prediction == "flow":
             return (latent + clean_share * output) / (clean_share + noise_share)
         return clean_share * output + noise_share * latent
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """Return the noise, v = sqrt(a) noise - sqrt(1 - a) clean, or noise - clean.
+        """Return the noise, v = sqrt(a) noise - sqrt(1 - a) clean, noise - clean, or (``edm``) what
+        the best linear estimate leaves over, in units of its deviation (``preconditioning``).
 
         ``noise`` and ``clean`` are those of one noisy latent, so that all are exact for a corrected
         target too (``adbench.methods.glad.atp``).
@@ -166,6 +176,11 @@ class NoiseNetwork(LatentDiffusion):
         if self.prediction == "flow":
             return noise - clean
         signal = entries(self.schedule.alphas_cumprod, time, clean)
+        if self.prediction == "edm":
+            own = factors(self.schedule, self.deviation, time)
+            return (
+                clean - own.skip * (signal.sqrt() * clean + (1 - signal).sqrt() * noise)
+            ) / own.out
         return signal.sqrt() * noise - (1 - signal).sqrt() * clean
 
 

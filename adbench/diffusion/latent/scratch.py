@@ -15,6 +15,7 @@ from adbench.config.typed import from_mapping
 from adbench.diffusion.latent.autoencoders import FACTOR, autoencoder_of
 from adbench.diffusion.latent.base import Damage, Features, NoiseNetwork
 from adbench.diffusion.latent.ddim import scaled_linear_schedule
+from adbench.diffusion.latent.preconditioning import factors
 from adbench.diffusion.latent.settings import GROUPS, NetworkKeys, ScratchDiffusionKeys
 from adbench.errors import UserError
 
@@ -59,12 +60,13 @@ class ScratchDiffusion(NoiseNetwork):
         classes: category names.
 
     Latents are brought to mean 0 per channel and to deviation 1 by one factor for all channels, as
-    measured on the training images.
+    measured on the training images. ``deviation`` is what each channel then has.
     """
 
     factor = FACTOR
     shift: Tensor
     scale: Tensor
+    deviation: Tensor
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class ScratchDiffusion(NoiseNetwork):
         self.network = small_unet(self.keys.network, self.channels, len(self.classes))
         self.register_buffer("shift", torch.zeros(1, self.channels, 1, 1))
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("deviation", torch.ones(1, self.channels, 1, 1))
         self.autoencoder.requires_grad_(False)
 
     @property
@@ -107,6 +110,8 @@ class ScratchDiffusion(NoiseNetwork):
 
     def output(self, network: nn.Module, latent: Tensor, time: Tensor, label: Tensor) -> Tensor:
         told = label.to(latent.device) if len(self.classes) > 1 else None
+        if self.prediction == "edm":
+            latent = factors(self.schedule, self.deviation, time).into * latent
         found: Tensor = network(latent, time.to(latent.device), class_labels=told).sample
         return found.float()
 
