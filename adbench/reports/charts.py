@@ -143,7 +143,7 @@ def histogram(
         parts += _bars(axis, scores, number, row, wide)
         parts.append(f'<text x="4" y="{number * row + 16}">{escape(name)}: {len(scores)}</text>')
     for tick in axis.ticks():
-        x = axis.share(tick) * wide
+        x = min(max(axis.share(tick) * wide, 14), wide - 14)  # whole at either end
         parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" class="mid">{tick:.4g}</text>')
     for kind, value in (("best", best), ("threshold", threshold)):
         if value is not None or kind == "threshold":

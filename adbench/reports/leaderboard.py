@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class Row:
     Attributes:
         cells: column -> figure, None where no seed has it in every category.
         paper: column -> the print's mean over the same categories, in 0..1.
+        leads: columns in which no row of the same categories and protocol is better; empty where
+            there is no other.
     """
 
     label: str
@@ -55,6 +57,7 @@ class Row:
     minutes: float | None
     images_per_second: float | None
     runs: tuple[str, ...]
+    leads: frozenset[str] = frozenset()
 
 
 def leaderboards(runs: Sequence[RunFacts]) -> dict[str, list[Row]]:
@@ -64,9 +67,27 @@ def leaderboards(runs: Sequence[RunFacts]) -> dict[str, list[Row]]:
         key = (run.label, run.protocol, run.backbone)
         groups.setdefault(run.dataset, {}).setdefault(key, []).append(run)
     return {
-        dataset: sorted((_row(dataset, found) for found in own.values()), key=_place)
+        dataset: sorted(_with_leads([_row(dataset, found) for found in own.values()]), key=_place)
         for dataset, own in sorted(groups.items())
     }
+
+
+def _with_leads(rows: Sequence[Row]) -> list[Row]:
+    found = []
+    for row in rows:
+        rivals = [each for each in rows if _judged_alike(each) == _judged_alike(row)]
+        leads = set()
+        for name, cell in row.cells.items():
+            others = [each.cells[name] for each in rivals if each is not row]
+            means = [other.mean for other in others if other is not None]
+            if cell is not None and means and cell.mean >= max(means):
+                leads.add(name)
+        found.append(replace(row, leads=frozenset(leads)))
+    return found
+
+
+def _judged_alike(row: Row) -> tuple[object, ...]:
+    return row.categories, row.protocol
 
 
 def _place(row: Row) -> tuple[float, str]:

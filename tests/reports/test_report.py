@@ -54,6 +54,17 @@ def _page(root, *words):
     return (root / "report.html").read_text()
 
 
+def test_only_the_best_of_rows_of_the_same_categories_is_bold(tmp_path):
+    made_up(tmp_path, auroc=0.91)
+    made_up(tmp_path, model="ulsad", auroc=0.93)
+    made_up(tmp_path, model="dfr", category="pill", auroc=0.99)
+    page = _page(tmp_path)
+    assert "<b>0.9300</b>" in page
+    board = page.partition('class="board')[2].partition("</table>")[0]
+    assert "<b>0.9100</b>" not in board
+    assert "<b>0.9900</b>" not in board  # nothing to be compared with
+
+
 def test_the_page_holds_everything_and_no_address(tmp_path):
     made_up(tmp_path)
     made_up(tmp_path, "seed1-00000001", seed=1, auroc=0.94)
