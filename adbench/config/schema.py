@@ -84,7 +84,7 @@ class HardwareKeys:
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: Annotated[int, Within(-1, 1024)] | Literal["auto"] = 1
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_spawn"] = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     threads: Annotated[int, Within(1, 1024)] = 2
     workers: Annotated[int, Within(0, 256)] = 0
     deterministic: bool = True

@@ -76,6 +76,17 @@ def device_name(device: Any) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
 
+def bfloat16_is_fast(device: Any) -> bool:
+    """Whether a torch device computes in bfloat16 itself; pretending to is slower than float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    found = any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+    return device.type == "cpu" and found
+
+
 def _processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

@@ -14,15 +14,17 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from adbench.config.schema import Settings
+from adbench.config.schema import HardwareKeys, Settings
 from adbench.data.datamodule import DataModule
 from adbench.methods.base import AnomalyModule
+from adbench.runs.environment import bfloat16_is_fast
 from adbench.runs.folder import RunFolder
 from adbench.training.callbacks import Budget, History, Progress
 from adbench.training.checkpoints import Checkpoint, readable_checkpoint
 from adbench.training.loggers import build_logger, log_to
 from adbench.training.seal import Seal
 from adbench.training.selection import Selection, selections
+from adbench.training.testing import device_of
 
 Say = Callable[[str], None]
 
@@ -93,7 +95,7 @@ def _trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         strategy=hardware.strategy,
-        precision=hardware.precision,
+        precision=settled_precision(hardware),
         max_epochs=-1,
         logger=logger,  # False: none; None would mean Lightning's own choice
         callbacks=list(callbacks),
@@ -106,6 +108,14 @@ def _trainer(
         deterministic="warn" if hardware.deterministic else False,
         default_root_dir=folder.path,
     )
+
+
+def settled_precision(hardware: HardwareKeys) -> Any:
+    """Return Lightning's precision; ``auto`` is bf16-mixed where the device computes in it."""
+    if hardware.precision != "auto":
+        return hardware.precision
+    fast = bfloat16_is_fast(device_of(hardware.accelerator))
+    return "bf16-mixed" if fast else "32-true"
 
 
 def _restored_epoch(module: AnomalyModule, chosen: Sequence[Selection], last: int, say: Say) -> int:

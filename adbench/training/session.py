@@ -37,7 +37,7 @@ from adbench.training.crossfit import check_folds, cross_fitted
 from adbench.training.data import build_datamodule, check_data, check_requirements, depth_of
 from adbench.training.evaluate import HeldOut
 from adbench.training.faults import told_as_user_errors
-from adbench.training.fit import Fitted, fit
+from adbench.training.fit import Fitted, fit, settled_precision
 from adbench.training.hardware import check_hardware
 from adbench.training.refit import FIRST, check_refit, first_config, refit_keys
 from adbench.training.seal import Seal, sealed
@@ -235,6 +235,7 @@ class _Session:
             model=self.config["model"]["name"],
             seed=self.keys.seed,
             protocol=self.keys.protocol,
+            precision=settled_precision(self.keys.hardware),
             environment=environment(),
         )
         with self._timed("data"):

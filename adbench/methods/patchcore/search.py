@@ -8,6 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from adbench.runs.environment import bfloat16_is_fast
+
 _CHUNK = 2048  # features of the bank to a product: the result stays in the cache
 _QUERIES = 1024  # features compared at a time
 _TILE = 1024  # the same for bfloat16
@@ -33,14 +35,6 @@ def chunked_nearest(rows: Tensor, bank: Tensor) -> Tensor:
         near = torch.addmm(half[None, part], rows, bank[part].mT, alpha=-1).amin(1)
         torch.minimum(best, near, out=best)
     return (2 * best + rows.square().sum(1)).clamp(min=0)
-
-
-def bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether this processor multiplies bfloat16 matrices faster than float32 ones."""
-    if device.type != "cpu":
-        return False
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
 class Bank(nn.Module):
@@ -105,7 +99,7 @@ class Bank(nn.Module):
         """Return [N] squared distances of rows [N, C] to the nearest feature kept."""
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             return plain_nearest(rows, self.exact)
-        if len(self) <= _CHUNK or not bfloat16_is_fast(rows.device):
+        if len(self) <= _CHUNK or rows.is_cuda or not bfloat16_is_fast(rows.device):
             return chunked_nearest(rows, self.exact)
         return torch.cat([self._by_candidates(part) for part in rows.split(_QUERIES)])
 
