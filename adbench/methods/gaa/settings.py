@@ -183,6 +183,8 @@ class GenerateKeys:
         window: smallest side in pixels of the window around a mask that is inpainted.
         net: side in pixels at which windows are inpainted.
         steps, eta, guidance: of the sampler (DDIM).
+        strength: share of the noise levels that painting descends; below 1 it begins from the
+            pasted real component under that much noise, at 1 from noise alone (paper).
         composite: ``pixel`` (the canvas is untouched outside the mask but for a feather),
             ``latent`` (blended at latent size only) or ``none`` (the network's picture).
         blend: of real components: ``feather`` or ``poisson``.
@@ -196,6 +198,7 @@ class GenerateKeys:
     steps: Annotated[int, Within(1, 1000)] = 50
     eta: Share = 1.0
     guidance: Annotated[float, Within(0, 100)] = 2.0
+    strength: Annotated[float, Within(0, 1, above=True)] = 1.0
     composite: Literal["pixel", "latent", "none"] = "pixel"
     blend: Literal["feather", "poisson"] = "feather"
     feather: Annotated[int, Within(0, 64)] = 2

@@ -18,22 +18,20 @@ from adbench.backbones.extractor import FeatureExtractor
 from adbench.data.sample import Sample
 from adbench.errors import UserError
 from adbench.methods.gaa import sheets
-from adbench.methods.gaa.ars import Judged, judged, kept
+from adbench.methods.gaa.ars import Judged, kept
 from adbench.methods.gaa.chain import (
     Maker,
     all_pictures,
     mean_rows,
     planner_of,
-    read_regions,
     row_of,
-    tensors,
 )
 from adbench.methods.gaa.clustering import clustered
 from adbench.methods.gaa.features import block_weights, described, fused
+from adbench.methods.gaa.judging import Judge, fitted_scorer
 from adbench.methods.gaa.pairs import read_pair, read_rows, write_pair, write_rows
 from adbench.methods.gaa.regions import Regions
 from adbench.methods.gaa.rules import inferred
-from adbench.methods.gaa.scorer import Scorer
 from adbench.methods.gaa.settings import GaaKeys
 from adbench.methods.gaa.units import Picture, RealDefects, read_png, read_real
 from adbench.runs.files import read_json, write_json
@@ -283,66 +281,6 @@ class Stages:
         self._draw(made, context, dropped, context.folder / "contact-dropped.png")
 
 
-class Judge:
-    """Judges pairs; a canvas is scored once.
-
-    Args:
-        scorer: fitted and calibrated.
-        canvases: normal pictures by position.
-        visible: change that counts as one.
-    """
-
-    def __init__(
-        self, scorer: Scorer, canvases: list[Picture], visible: float, device: torch.device
-    ) -> None:
-        self.scorer, self.canvases, self.visible, self.device = scorer, canvases, visible, device
-        self._before: dict[int, np.ndarray[Any, np.dtype[np.float16]]] = {}
-
-    def __call__(self, pairs: list[tuple[Picture, Any]], canvases: list[int]) -> list[Judged]:
-        """Return the judgement of pairs on the canvases at these positions."""
-        new = sorted({c for c in canvases if c not in self._before})
-        for at in range(0, len(new), 16):
-            some = new[at : at + 16]
-            for number, found in zip(
-                some, self._maps([self.canvases[c] for c in some]), strict=True
-            ):
-                self._before[number] = found.astype(np.float16)
-        maps = self._maps([image for image, _ in pairs])
-        level, spread = float(self.scorer.level), float(self.scorer.spread)
-        return [
-            judged(
-                image,
-                self.canvases[canvas],
-                mask,
-                scores,
-                self._before[canvas].astype(np.float32),
-                level=level,
-                spread=spread,
-                visible=self.visible,
-            )
-            for (image, mask), canvas, scores in zip(pairs, canvases, maps, strict=True)
-        ]
-
-    def _maps(self, images: list[Picture]) -> list[Any]:
-        return [
-            m for batch in tensors(images, self.device) for m in self.scorer(batch).cpu().numpy()
-        ]
-
-
-def fitted_scorer(
-    backbone: FeatureExtractor, keys: GaaKeys, data: Any, seed: int, device: torch.device
-) -> Scorer:
-    """Return a scorer trained on the canvases, calibrated on held-out normals where there are."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        scorer = Scorer(backbone, keys.filter).to(device)
-    with torch.enable_grad():
-        scorer.fit(list(tensors(all_pictures(data), device)), seed)
-    held = all_pictures(data, "val") or all_pictures(data)
-    scorer.calibrate(list(tensors(held, device)))
-    return scorer
-
-
 def _canvases(data: Any, positions: list[int]) -> list[Picture]:
     from adbench.data.batch import pictures
 
@@ -374,6 +312,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-__all__ = ["Judge", "Stages", "fitted_scorer", "read_regions"]
