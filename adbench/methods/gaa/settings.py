@@ -70,22 +70,32 @@ class RegionKeys:
     Attributes:
         kind: ``foreground`` (the object, found in each picture), ``full``, ``features`` (patch
             features in ``parts`` groups, common to all pictures), ``template`` (one picture of
-            labels for all), ``files`` (ROOT/CATEGORY/STEM.png for each) or ``propagate`` (those
-            of a few, carried over by patch features).
+            labels for all), ``files`` (ROOT/CATEGORY/STEM.png for each), ``propagate`` (those
+            of a few, carried over by patch features), ``seggpt`` (those of a few, carried over
+            by SegGPT) or ``sam`` (what SAM finds in the first canvas, carried over by patch
+            features).
         root: folder, or the template's file; levels of grey are labels, 0 is no region.
+        weights: folder of SAM or SegGPT in transformers' layout.
         parts: groups of ``features``.
     """
 
-    kind: Literal["foreground", "full", "features", "template", "files", "propagate"] = "foreground"
+    kind: Literal[
+        "foreground", "full", "features", "template", "files", "propagate", "sam", "seggpt"
+    ] = "foreground"
     root: str | None = None
+    weights: str | None = None
     parts: Annotated[int, Within(2, 12)] = 4
 
     def __post_init__(self) -> None:
-        needs = self.kind in ("template", "files", "propagate")
+        needs = self.kind in ("template", "files", "propagate", "seggpt")
         if needs and not self.root:
             raise UserError(f"model.regions.root is missing: kind={self.kind} reads label pictures")
         if self.root is not None and not needs:
             raise UserError(f"model.regions.root={self.root} does not go with kind={self.kind}")
+        if self.weights is not None and self.kind not in ("sam", "seggpt"):
+            raise UserError(
+                f"model.regions.weights={self.weights} does not go with kind={self.kind}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from adbench.methods.gaa.judging import Judge, fitted_scorer
 from adbench.methods.gaa.pairs import read_pair, read_rows, write_pair, write_rows
 from adbench.methods.gaa.regions import Regions
 from adbench.methods.gaa.rules import inferred
+from adbench.methods.gaa.segmenting import check_segmenter
 from adbench.methods.gaa.settings import GaaKeys
 from adbench.methods.gaa.units import Picture, RealDefects, read_png, read_real
 from adbench.runs.files import read_json, write_json
@@ -70,6 +71,8 @@ class Stages:
     ) -> None:
         self.keys, self.backbone, self.seed, self.device = keys, backbone, seed, device
         self.base, self.outline, self.maker, self.concept = base, outline, maker, concept
+        if keys.regions.kind in ("sam", "seggpt"):
+            check_segmenter(keys.regions.kind, keys.regions.weights)
 
     def all(self) -> list[Stage]:
         """Return the stages in order."""
