@@ -252,6 +252,8 @@ class UseKeys:
         jitter: of brightness and contrast.
         window: side of the mean filter whose maximum is the image's score.
         augment: ``flips`` or ``none`` (as published).
+        select: which state counts: the best on ``synthetic`` pairs whose canvases were held out
+            (a tenth; where pairs are trained on), or the ``last``.
     """
 
     data: Literal["pairs", "real", "real_pairs", "synthesis", "canvases"] = "pairs"
@@ -262,6 +264,7 @@ class UseKeys:
     jitter: Annotated[float, Within(0, 1, below=True)] = 0.1
     window: Side = 21
     augment: Literal["flips", "none"] = "flips"
+    select: Literal["synthetic", "last"] = "synthetic"
 
     def __post_init__(self) -> None:
         if self.window % 2 == 0:
