@@ -263,7 +263,8 @@ def table(root: Path) -> None:
             told = ", ".join(f"{g:+.3f}" for g in gains)
             spread = np.std(gains, ddof=len(gains) > 1)
             print(
-                f"AP of {one} above {other}, by seed: {told}; mean {np.mean(gains):+.3f} ± {spread:.3f}"
+                f"AP of {one} above {other}, by seed: {told}; "
+                f"mean {np.mean(gains):+.3f} ± {spread:.3f}"
             )
 
 
@@ -297,8 +298,9 @@ def small(folder: Path) -> None:
     ]
     print(
         f"{len(made)} masks below a latent cell of {cell:g} x {cell:g} pixels: "
-        f"{np.mean(np.array(weights) > 0):.1%} weigh in the loss, {np.mean(np.array(change) > 0):.1%} "
-        f"change the picture, {np.mean(np.array(change) > 4):.1%} by more than 4 of 256 levels "
+        f"{np.mean(np.array(weights) > 0):.1%} weigh in the loss, "
+        f"{np.mean(np.array(change) > 0):.1%} change the picture, "
+        f"{np.mean(np.array(change) > 4):.1%} by more than 4 of 256 levels "
         f"(encoding and decoding alone change {visible:g})"
     )
 

@@ -154,3 +154,11 @@ class Regions:
         rows, shape = self._patches(image)
         near = torch.cdist(rows, self._known).argmin(1).numpy()
         return np.asarray(self._labels[near].reshape(shape), dtype=np.uint8)
+
+
+def most_common(labels: list[Picture]) -> Picture:
+    """Return the label that most canvases have at each pixel."""
+    stack = np.stack(labels)
+    names = np.unique(stack)
+    counts = np.stack([(stack == name).sum(0) for name in names])
+    return np.asarray(names[counts.argmax(0)], dtype=np.uint8)

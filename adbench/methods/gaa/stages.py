@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -29,8 +27,15 @@ from adbench.methods.gaa.chain import (
 from adbench.methods.gaa.clustering import clustered
 from adbench.methods.gaa.features import block_weights, described, fused
 from adbench.methods.gaa.judging import Judge, fitted_scorer
-from adbench.methods.gaa.pairs import read_pair, read_rows, write_pair, write_rows
-from adbench.methods.gaa.regions import Regions
+from adbench.methods.gaa.pairs import (
+    is_written,
+    linked,
+    read_pair,
+    read_rows,
+    write_pair,
+    write_rows,
+)
+from adbench.methods.gaa.regions import Regions, most_common
 from adbench.methods.gaa.rules import inferred
 from adbench.methods.gaa.segmenting import check_segmenter
 from adbench.methods.gaa.settings import GaaKeys
@@ -142,7 +147,7 @@ class Stages:
         for number, own in enumerate(labels):
             write_png(context.folder / "labels" / f"{number:05d}.png", own)
         samples = {sample.relative: sample for sample in data.splits.defects}
-        common = _majority(labels)
+        common = most_common(labels)
         of_real = [
             self._of_real(finder, image, samples.get(name), common)
             for image, name in zip(real.images, real.files, strict=True)
@@ -216,7 +221,7 @@ class Stages:
         maker, visible = self.maker(context.stages, real, context)
         start, made, size = time.perf_counter(), 0, self.keys.generate.batch_size
         for at in range(0, len(rows), size):
-            some = [row for row in rows[at : at + size] if not _painted(context.scratch, row)]
+            some = [row for row in rows[at : at + size] if not is_written(context.scratch, row)]
             if not some:
                 continue
             labels = [read_png(plans / row["mask"], grey=True) for row in some]
@@ -269,7 +274,7 @@ class Stages:
         best = [row for row in told if row["kept"]]
         for row in best:
             for name in (row["file"], row["mask"]):
-                _link(made / name, context.folder / name)
+                linked(made / name, context.folder / name)
         write_rows(context.folder, best)
         dropped = [row for row in told if not row["kept"]]
         report = {
@@ -293,25 +298,3 @@ def _canvases(data: Any, positions: list[int]) -> list[Picture]:
 def _spread(items: list[Any], most: int) -> list[Any]:
     places = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
     return [items[i] for i in places]
-
-
-def _majority(labels: list[Picture]) -> Picture:
-    """Return the label that most canvases have at each pixel."""
-    stack = np.stack(labels)
-    names = np.unique(stack)
-    counts = np.stack([(stack == name).sum(0) for name in names])
-    return np.asarray(names[counts.argmax(0)], dtype=np.uint8)
-
-
-def _painted(folder: Path, row: Any) -> bool:
-    files = [folder / row["file"], folder / row["mask"]]
-    return all(path.is_file() and cv2.imread(str(path)) is not None for path in files)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name; a copy where the file system cannot."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
