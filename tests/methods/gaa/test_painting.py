@@ -28,7 +28,7 @@ def painter():
         autoencoder={"kind": "pca", "channels": 8},
         network={"widths": [8, 16], "attention": [1], "head": 8},
     )
-    model.autoencoder.fit(torch.rand(400, 192) - 0.5)
+    model.autoencoder.fit(torch.rand(400, 1) - 0.5 + 0.05 * torch.randn(400, 192))
     made = DirectConditioning(model, 1, feature_tokens=8, position_tokens=4, width=16)
     made.measure(torch.randn(4, 8, 8, 8) * torch.tensor([3.0, *[0.1] * 7]).view(1, 8, 1, 1))
     return made.eval().requires_grad_(False)
@@ -66,7 +66,7 @@ def test_masks_below_a_latent_cell_weigh_in_the_loss_and_change_the_picture(pain
 
 def test_little_strength_stays_with_the_pasted_component(painter):
     real, mask = real_of(disc(20, 20, 8)), disc(30, 30, 8)
-    real.images = [np.full((*SIZE, 3), 220, np.uint8)]
+    real.images = [np.where(disc(20, 20, 8)[..., None], 220, 120).astype(np.uint8).repeat(3, -1)]
     plans, canvases, labels = planned([mask])
     pasted = Paster(real, KEYS)(plans[0], canvases[0], labels[0]).astype(int)
 
