@@ -30,11 +30,12 @@ class Conditioning(nn.Module, ABC):
     def model(self) -> LatentDiffusion:
         return self._model[0]
 
-    def measure(self, latents: Tensor) -> None:
-        """Take from latents [N, C, h, w] to be learned what the parametrisation needs."""
+    def measure(self, latents: Tensor, masks: Tensor) -> None:
+        """Take what the parametrisation needs from latents and masks [N, 1, H, W] to be learned."""
 
-    def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    def target(self, clean: Tensor, noise: Tensor, time: Tensor, mask: Tensor) -> Tensor:
         """Return what ``output`` should say where ``noise`` leads to ``clean``."""
+        del mask
         return self.model.target(clean, noise, time)
 
     @abstractmethod

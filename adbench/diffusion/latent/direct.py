@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adbench.diffusion.latent.conditioning import Conditioning
+from adbench.diffusion.latent.inpainting import latent_mask
 from adbench.diffusion.latent.scratch import ScratchDiffusion
 from adbench.diffusion.latent.settings import GROUPS
 from adbench.diffusion.latent.stable import StableDiffusion
@@ -21,11 +22,13 @@ class DirectConditioning(Conditioning):
 
     The pixel mask is folded into channels, so that its exact outline reaches a coarse latent.
 
-    The network is preconditioned as Karras et al. 2022 (EDM, table 1), with the deviation of every
-    channel of the latents in the place of their one sigma_data: it says what the linear estimate
-    of least error leaves over, in units of that rest. A patch PCA's channels differ sixtyfold: a
-    network of noise or v errs alike in all of them, which is white noise in the picture until it
-    is trained very well. Here an untrained network paints what has the right deviation already.
+    What is painted is the difference to a smooth filling of the mask from around it, and the
+    network is preconditioned as Karras et al. 2022 (EDM, table 1), with the deviation of every
+    channel of that difference in the place of their one sigma_data: it says what the linear
+    estimate of least error leaves over, in units of that rest. A patch PCA's channels differ
+    sixtyfold: a network of noise or v errs alike in all of them, which is white noise in the
+    picture until it is trained very well. Here an untrained network paints what has the right
+    deviation already.
 
     Args:
         model: the trained autoencoder, schedule and the keys of the network; its ``prediction``
@@ -51,8 +54,14 @@ class DirectConditioning(Conditioning):
         self.network = direct_unet(model, width)
         self.register_buffer("deviation", torch.ones(1, model.channels, 1, 1))
 
-    def measure(self, latents: Tensor) -> None:
-        self.deviation.copy_(latents.std((0, 2, 3), keepdim=True).clamp_min(1e-4))
+    def measure(self, latents: Tensor, masks: Tensor) -> None:
+        inside = (latent_mask(masks, self.model.factor, "any") > 0).squeeze(1)
+        apart = (latents - self._base(latents, masks)).movedim(1, -1)[inside]
+        found = apart.square().mean(0).sqrt().clamp_min(1e-4)
+        self.deviation.copy_(found.view_as(self.deviation))
+
+    def _base(self, clean: Tensor, mask: Tensor) -> Tensor:
+        return filled(clean, 1 - latent_mask(mask, self.model.factor, "any"))
 
     def context(self, cluster: Tensor, mask: Tensor) -> Tensor:
         found: Tensor = self.norm(torch.cat([self.bank(cluster), self.encoder(mask)], 1))
@@ -72,25 +81,43 @@ class DirectConditioning(Conditioning):
     def output(
         self, latent: Tensor, time: Tensor, clean: Tensor, mask: Tensor, context: Tensor
     ) -> Tensor:
+        a = entries(self.model.schedule.alphas_cumprod, time, latent)
+        base = self._base(clean, mask)
+        apart = self._factors(time)[0] * (latent - a.sqrt() * base)
         area = F.avg_pool2d(mask.float(), self.model.factor)
         folded = F.pixel_unshuffle(mask.float(), self.model.factor)
-        known = (1 - area) * clean / self.deviation
-        inputs = torch.cat([self._factors(time)[0] * latent, known, area, folded], 1)
+        inputs = torch.cat([apart, base / self.deviation, area, folded], 1)
         found: Tensor = self.network(inputs, time, encoder_hidden_states=context).sample
         return found.float()
 
-    def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    def target(self, clean: Tensor, noise: Tensor, time: Tensor, mask: Tensor) -> Tensor:
         _, skip, out = self._factors(time)
-        latent = noised(self.model.schedule, clean, time, noise)
-        return (clean - skip * latent) / out
+        apart = clean - self._base(clean, mask)
+        return (apart - skip * noised(self.model.schedule, apart, time, noise)) / out
 
     def noise(
         self, latent: Tensor, time: Tensor, clean: Tensor, mask: Tensor, context: Tensor
     ) -> Tensor:
         _, skip, out = self._factors(time)
-        x0 = skip * latent + out * self.output(latent, time, clean, mask, context)
         a = entries(self.model.schedule.alphas_cumprod, time, latent)
+        base = self._base(clean, mask)
+        said = self.output(latent, time, clean, mask, context)
+        x0 = base + skip * (latent - a.sqrt() * base) + out * said
         return (latent - a.sqrt() * x0) / (1 - a).sqrt()
+
+
+def filled(values: Tensor, known: Tensor) -> Tensor:
+    """Return values [B, C, h, w], where ``known`` [B, 1, h, w] is 0 filled from around it.
+
+    Pull and push (Gortler et al. 1996): halved averages of what is known fill the finer grid.
+    """
+    if min(values.shape[-2:]) == 1 or bool((known > 0).all()):
+        return values
+    weight = F.avg_pool2d(known, 2, ceil_mode=True)
+    mean = F.avg_pool2d(values * known, 2, ceil_mode=True) / weight.clamp_min(1e-6)
+    coarse = filled(mean, (weight > 0).to(known))
+    up = F.interpolate(coarse, values.shape[-2:], mode="bilinear", align_corners=False)
+    return known * values + (1 - known) * up
 
 
 def direct_unet(model: ScratchDiffusion, width: int) -> nn.Module:

@@ -151,7 +151,7 @@ class _Training:
         self.painter, self.windows, self.concept, self.context = painter, windows, concept, context
         self.keys, self.device = concept.keys.concept, concept.device
         self.latents = self._encoded()
-        painter.measure(self.latents)
+        painter.measure(self.latents, windows.masks.to(self.device))
         self.average = copy.deepcopy(painter)
         self.optimizer = torch.optim.AdamW(
             [p for p in painter.parameters() if p.requires_grad],
@@ -208,11 +208,10 @@ class _Training:
         )
         mask = self.windows.masks[rows].to(self.device)
         cluster = self.windows.clusters[rows].to(self.device)
-        normal = cluster == self.painter.bank.normal
         dropped = torch.from_numpy(rng.random(len(rows)) < self.keys.drop).to(self.device)
         told = torch.where(dropped & scratch, self.painter.bank.null, cluster)
         clean = self.latents[rows.to(self.latents.device)]
-        loss = self._loss(clean, mask, told, normal, generator)
+        loss = self._loss(clean, mask, told, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.painter.parameters(), 1.0)
@@ -224,22 +223,19 @@ class _Training:
         clean: Tensor,
         mask: Tensor,
         cluster: Tensor,
-        normal: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        """Return the masked loss of defects and the plain loss of normal windows (Eq. 3)."""
+        """Return the masked loss (Eq. 3) of defects and of normal windows; both know what is around."""
         model = self.painter.model
         level = torch.randint(
             len(model.schedule), (len(clean),), generator=generator, device=self.device
         )
         noise = torch.randn(clean.shape, generator=generator, device=self.device)
         noisy = noised(model.schedule, clean, level, noise)
-        target = self.painter.target(clean, noise, level)
+        target = self.painter.target(clean, noise, level, mask)
         context = self.painter.context(cluster, mask)
         said = self.painter.output(noisy, level, clean, mask, context)
         error = (said - target).square()
         weight = latent_mask(mask, model.factor, self.keys.mask_resize)
         masked = masked_loss(error, weight, self.keys.norm)
-        whole = error.mean((1, 2, 3))
-        own = masked + self.keys.background * whole
-        return torch.where(normal, whole, own).mean()
+        return (masked + self.keys.background * error.mean((1, 2, 3))).mean()

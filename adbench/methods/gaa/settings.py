@@ -176,7 +176,7 @@ class ConceptKeys:
     learning_rate: Rate = 1e-3
     mask_resize: Literal["area", "any", "bilinear05"] = "area"
     norm: Literal["masked", "full"] = "masked"
-    background: NonNegative = 0.1
+    background: NonNegative = 0.0
     drop: Annotated[float, Within(0, 1, below=True)] = 0.1
     decay: Annotated[float, Within(0, 1, below=True)] = 0.999
     windows: Annotated[int, Within(16, 10**6)] = 1024

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from adbench.diffusion.latent.direct import DirectConditioning
+from adbench.diffusion.latent.direct import DirectConditioning, filled
 from adbench.diffusion.latent.inpainting import latent_mask
 from adbench.diffusion.latent.scratch import ScratchDiffusion
 from adbench.methods.gaa.masks import Part, Plan
@@ -30,7 +30,8 @@ def painter():
     )
     model.autoencoder.fit(torch.rand(400, 1) - 0.5 + 0.05 * torch.randn(400, 192))
     made = DirectConditioning(model, 1, feature_tokens=8, position_tokens=4, width=16)
-    made.measure(torch.randn(4, 8, 8, 8) * torch.tensor([3.0, *[0.1] * 7]).view(1, 8, 1, 1))
+    latents = torch.randn(4, 8, 8, 8) * torch.tensor([3.0, *[0.1] * 7]).view(1, 8, 1, 1)
+    made.measure(latents, torch.ones(4, 1, 64, 64))
     return made.eval().requires_grad_(False)
 
 
@@ -81,15 +82,28 @@ def test_little_strength_stays_with_the_pasted_component(painter):
 @pytest.mark.parametrize("level", [0, 300, 700, 999])
 def test_the_answer_to_its_target_is_the_noise(painter, level):
     """Preconditioning is undone: who says the target knows the noise, and it has deviation 1."""
-    scale = painter.deviation
-    clean = torch.randn(64, 8, 8, 8) * scale
-    noise, time = torch.randn_like(clean), torch.full((64,), level)
-    target = painter.target(clean, noise, time)
-    assert target.std((0, 2, 3)) == pytest.approx(np.ones(8), abs=0.1)
+    clean = torch.randn(64, 8, 8, 8) * painter.deviation
+    noise, time, mask = torch.randn_like(clean), torch.full((64,), level), torch.ones(64, 1, 64, 64)
+    mask[:, :, :8] = 0  # a row of cells is known
+    clean[:, :, 0] = 0
+    target = painter.target(clean, noise, time, mask)
+    assert target[:, :, 1:].std((0, 2, 3)) == pytest.approx(np.ones(8), abs=0.1)
     a = float(painter.model.schedule.alphas_cumprod[level])
     latent = a**0.5 * clean + (1 - a) ** 0.5 * noise
     known = painter.output
     painter.output = lambda *inputs: target
-    found = painter.noise(latent, time, clean, None, None)
+    found = painter.noise(latent, time, clean, mask, None)
     painter.output = known
-    assert torch.allclose(found, noise, atol=2e-3)
+    assert torch.allclose(found, noise, atol=5e-3)
+
+
+def test_a_hole_is_filled_from_around_it_and_what_is_known_stays():
+    ramp = torch.linspace(0, 1, 16).view(1, 1, 1, 16).expand(1, 2, 16, 16).contiguous()
+    known = torch.ones(1, 1, 16, 16)
+    known[..., 5:11, 5:11] = 0
+    hidden = torch.where(known > 0, ramp, torch.full_like(ramp, 99.0))
+    found = filled(hidden, known)
+    assert torch.equal(found[(known > 0).expand_as(found)], ramp[(known > 0).expand_as(ramp)])
+    assert float((found - ramp).abs().max()) < 0.25
+    assert torch.allclose(filled(torch.full_like(ramp, 3.0), known), torch.tensor(3.0))
+    assert torch.equal(filled(hidden, known * 0), hidden * 0)
