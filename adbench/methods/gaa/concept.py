@@ -225,7 +225,7 @@ class _Training:
         cluster: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        """Return the masked loss (Eq. 3) of defects and of normal windows; both know what is around."""
+        """Return the masked loss (Eq. 3); what lies around the mask is known to the network."""
         model = self.painter.model
         level = torch.randint(
             len(model.schedule), (len(clean),), generator=generator, device=self.device
