@@ -142,7 +142,10 @@ class GaaModule(AnomalyModule):
             assert self.stage_folder is not None
             folder = self.stage_folder / "filter"
             rows = read_rows(folder)
-            apart = divided([int(row["canvas"]) for row in rows])[1] if self._selects else []
+            apart: list[int] = []
+            if self._selects:
+                canvases = [int(row["canvas"]) for row in rows]
+                _, apart = divided(canvases, [str(row["defect"]) for row in rows])
             for number, row in enumerate(rows):
                 image, mask = read_pair(folder, row)
                 if data == "canvases":

@@ -16,15 +16,17 @@ _LOOKS = (0.5, 0.8, 0.9)  # shares of the budget at whose ends a state is looked
 _MOST, _BATCH = 32, 8  # held-out pairs that are looked at
 
 
-def divided(canvases: Sequence[int]) -> tuple[list[int], list[int]]:
+def divided(canvases: Sequence[int], types: Sequence[str]) -> tuple[list[int], list[int]]:
     """Return positions of the pairs to train on and of those held out.
 
     Pairs are held out by their canvas: each of its pairs or none. Nothing is held out where that
-    would leave nothing on one side.
+    would leave a type without pairs to train on.
     """
     held = [i for i, canvas in enumerate(canvases) if canvas % EACH == 0]
     rest = [i for i, canvas in enumerate(canvases) if canvas % EACH != 0]
-    return (rest, held) if rest and held else (list(range(len(canvases))), [])
+    if {types[i] for i in rest} != set(types):
+        return list(range(len(canvases))), []
+    return rest, held
 
 
 class Best(nn.Module):

@@ -56,13 +56,14 @@ def test_the_better_state_on_held_out_pairs_is_kept_whenever_it_came():
     assert pixel_ap(network, held()) < 0.5
 
 
-def test_a_canvas_lies_on_one_side_and_neither_side_is_empty():
+def test_a_canvas_lies_on_one_side_and_no_type_is_lost():
     canvases = [n % 37 for n in range(200)]
-    rest, apart = divided(canvases)
+    rest, apart = divided(canvases, ["a"] * 200)
     assert {canvases[i] for i in rest}.isdisjoint(canvases[i] for i in apart)
     assert sorted([*rest, *apart]) == list(range(200))
     assert 0.05 < len(apart) / 200 < 0.2
-    assert divided([10, 20]) == ([0, 1], [])
+    assert divided([10, 20], ["a", "a"]) == ([0, 1], [])
+    assert divided([1, 20], ["a", "b"]) == ([0, 1], [])
 
 
 def test_selection_on_held_out_synthetic_pairs_is_the_default():
