@@ -83,7 +83,8 @@ def main(words: Sequence[str]) -> int:
         print(
             f"{name}: pasted, nearest centre {_nearest(rows, centres, kinds):.3f}, "
             f"nearest component {kin_share(rows, np.array(kinds), units, known):.3f}; "
-            f"real, nearest centre {_nearest(units, centres, known):.3f}, left out {np.mean(left):.3f}"
+            f"real, nearest centre {_nearest(units, centres, known):.3f}, "
+            f"left out {np.mean(left):.3f}"
         )
     return 0
 
