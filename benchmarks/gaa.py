@@ -3,6 +3,7 @@
 python benchmarks/gaa.py clusters
 python benchmarks/gaa.py pairs RUN
 python benchmarks/gaa.py table ROOT
+python benchmarks/gaa.py small RUN
 python benchmarks/gaa.py cost RUN
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,20 +22,24 @@ import torch
 
 from adbench.config.schema import settings
 from adbench.data.opening import chosen_categories, read_samples
+from adbench.diffusion.latent.inpainting import latent_mask
 from adbench.methods.base import seeded_generator
 from adbench.methods.gaa.chain import all_pictures, tensors
 from adbench.methods.gaa.clustering import candidates, chosen_number
-from adbench.methods.gaa.features import colour
+from adbench.methods.gaa.features import colour, own_colour
+from adbench.methods.gaa.masks import Part, Plan
 from adbench.methods.gaa.pairs import read_pair, read_rows
 from adbench.methods.gaa.scorer import Scorer
 from adbench.methods.gaa.units import Picture, RealDefects
-from adbench.metrics.generation import Generated, figures_of
+from adbench.methods.gaa.windows import brought_mask, window_around
+from adbench.metrics.generation import inception_score, kin_share, table_of
 from adbench.runs.folder import open_run
 from adbench.training.build import build_module, build_synthesis
 from adbench.training.data import build_datamodule
 from adbench.training.testing import unseen
 
 _ARMS = ("real", "draem", "canvases", "none", "scratch")
+_GAINS = (("none", "draem"), ("none", "real"), ("scratch", "draem"), ("scratch", "none"))
 _TYPES, _PAIRS = 73, 1000  # of MVTec AD, as the paper generates them
 
 
@@ -117,28 +123,35 @@ def _control(run: Run) -> None:
         f"change outside, levels of 256: {np.mean([r['out_px'] for r in rows]):.4f}; "
         f"median share of the mask changed: {np.median([r['fill'] for r in rows]):.2f}"
     )
-    centres: dict[int, list[Any]] = defaultdict(list)
-    for unit in run.real.units:
-        own = colour(run.real.images[unit.picture], run.real.mask_of(unit))
-        centres[unit.cluster].append(own)
-    table = {name: np.mean(values, 0) for name, values in centres.items()}
-    spread = np.std([v for values in centres.values() for v in values], 0) + 1e-6
-    right = total = 0
-    for i in run.kept:
-        parts = run.rows[i]["parts"]
-        if len(parts) > 1 or len(table) < 2:
-            continue
-        found = colour(*run.pairs[i])
-        near = min(table, key=lambda n: float((((found - table[n]) / spread) ** 2).sum()))
-        right, total = right + (near == parts[0]["cluster"]), total + 1
-    if total:
-        print(f"colours nearest to the own cluster: {right / total:.1%} of {total} kept pairs")
-    own = [
-        min(table, key=lambda n: float((((v - table[n]) / spread) ** 2).sum())) == name
-        for name, values in centres.items()
-        for v in values
+    _type_control(run)
+
+
+def _type_control(run: Run) -> None:
+    """Whether the real component that a defect's colours are nearest to is of its own cluster."""
+    known = np.stack(
+        [own_colour(run.real.images[u.picture], run.real.mask_of(u)) for u in run.real.units]
+    )
+    kinds = np.array([unit.cluster for unit in run.real.units])
+    single = [i for i in run.kept if len(run.rows[i]["parts"]) == 1]
+    if len(set(kinds)) < 2 or not single:
+        return
+    made = np.stack([own_colour(*run.pairs[i]) for i in single])
+    own = np.array([run.rows[i]["parts"][0]["cluster"] for i in single])
+    bare = np.stack(
+        [own_colour(run.canvases[run.rows[i]["canvas"]], run.pairs[i][1]) for i in single]
+    )
+    shuffled = np.random.default_rng(0).permutation(own)
+    apart = [
+        kin_share(known[i : i + 1], kinds[i : i + 1], np.delete(known, i, 0), np.delete(kinds, i))
+        for i in range(len(known))
     ]
-    print(f"(of the real components themselves: {np.mean(own):.1%} of {len(own)})")
+    print(
+        f"nearest real component by colour is of the own cluster: "
+        f"{kin_share(made, own, known, kinds):.1%} of {len(single)} kept pairs; clusters "
+        f"shuffled {kin_share(made, shuffled, known, kinds):.1%}, untouched canvases "
+        f"{kin_share(bare, own, known, kinds):.1%}, real components among themselves "
+        f"{np.mean(apart):.1%}"
+    )
 
 
 def _features(run: Run, images: Sequence[Picture]) -> Any:
@@ -164,24 +177,48 @@ def _metrics(run: Run) -> None:
         drawn = synthesis(batch.image, generator=generator).image
         perlin += [(p.permute(1, 2, 0) * 255).round().byte().numpy() for p in drawn]
     sets = {
-        "all pairs": [image for image, _ in run.pairs][:count],
+        "all pairs (unfiltered)": [image for image, _ in run.pairs][:count],
         "kept pairs": [run.pairs[i][0] for i in run.kept][:count],
-        "control: Perlin (draem)": perlin[:count],
-        "control: plain copies": (run.real.images * count)[:count],
         "control: bare canvases": run.canvases[:count],
     }
-    real = _features(run, run.real.images)
-    for name, images in sets.items():
-        row: Generated = figures_of(
-            name,
-            _features(run, images),
-            real,
-            network=str(record["name"]),
-            sha256=record.get("sha256"),
-            seed=0,
-        )
+    copies = (run.real.images * count)[:count]
+    rows = table_of(
+        {name: _features(run, images) for name, images in sets.items()},
+        _features(run, run.real.images),
+        perlin=_features(run, perlin[:count]),
+        copies=_features(run, copies),
+        network=str(record["name"]),
+        sha256=record.get("sha256"),
+        seed=0,
+    )
+    for row in rows:
         told = ", ".join(f"{key} {value:.4g}" for key, value in row.figures.items())
-        print(f"{name} ({row.images} images): {told}")
+        print(f"{row.name} ({row.images} images): {told}")
+    _inception(run, {**sets, "control: Perlin": perlin[:count], "control: plain copies": copies})
+
+
+def _inception(run: Run, sets: dict[str, list[Picture]]) -> None:
+    """Print the score that takes its classes from the seen defects' types: never called IS."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import LeaveOneOut, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    kinds = np.array([kind for _, _, kind in run.real.pairs()])
+    if len(set(kinds)) < 2:
+        return
+    known = _features(run, run.real.images)
+    network = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    held = cross_val_score(network, known, kinds, cv=LeaveOneOut()).mean()
+    network.fit(known, kinds)
+    told = ", ".join(
+        f"{name} {inception_score(network.predict_proba(_features(run, images))):.2f}"
+        for name, images in sets.items()
+    )
+    print(
+        f"is@types-of-{len(kinds)}-seen-defects (1 to {len(set(kinds))}; right in {held:.0%} when "
+        f"left out): {told}"
+    )
 
 
 def _draem(run: Run) -> dict[str, Any]:
@@ -210,16 +247,70 @@ def table(root: Path) -> None:
                 f"image AUROC {image['auroc']:.3f} "
                 + (f"types {accuracy:.3f} of {named['images']}" if accuracy is not None else "")
             )
-    for one, other in (("none", "draem"), ("none", "real"), ("scratch", "none")):
+    for arm in _ARMS:
+        rows = list(found[arm].values())
+        if rows:
+            told = ", ".join(
+                f"{name} {np.mean(v):.3f} ± {np.std(v, ddof=len(v) > 1):.3f}"
+                for name in ("auroc", "ap", "f1max", "aupro_30")
+                for v in [[row["pixel"][name] for row in rows]]
+            )
+            print(f"{arm:9} {len(rows)} seeds, pixels: {told}")
+    for one, other in _GAINS:
         seeds = sorted(set(found[one]) & set(found[other]))
         gains = [found[one][s]["pixel"]["ap"] - found[other][s]["pixel"]["ap"] for s in seeds]
         if gains:
             told = ", ".join(f"{g:+.3f}" for g in gains)
-            print(f"AP of {one} above {other}, by seed: {told}; mean {np.mean(gains):+.3f}")
+            spread = np.std(gains, ddof=len(gains) > 1)
+            print(
+                f"AP of {one} above {other}, by seed: {told}; "
+                f"mean {np.mean(gains):+.3f} ± {spread:.3f}"
+            )
+
+
+def small(folder: Path) -> None:
+    """Print what becomes of masks below one latent cell, in the loss and in the picture."""
+    run = Run(folder)
+    keys, rng = run.chain.keys.generate, np.random.default_rng(0)
+    maker, visible = run.chain.maker(run.stages, run.real, None)
+    cell = maker.painter.model.factor * keys.window / keys.net  # pixels of a picture, along a side
+    plans, canvases, labels, weights = [], [], [], []
+    for number in range(64):
+        canvas = int(rng.integers(len(run.canvases)))
+        size = run.canvases[canvas].shape[:2]
+        side = rng.integers(1, max(2, int(cell)), 2)  # its area is below that of a cell
+        at = [int(rng.integers(n // 4, 3 * n // 4)) for n in size]
+        label = np.zeros(size, dtype=np.uint8)
+        label[at[0] : at[0] + side[0], at[1] : at[1] + side[1]] = 1
+        unit = int(rng.integers(len(run.real.units)))
+        own = run.real.units[unit]
+        part = Part(unit, own.cluster, 0.3, 0.0, False, at[0], at[1], "small")
+        plans.append(Plan(number, own.defect, canvas, (part,)))
+        canvases.append(run.canvases[canvas])
+        labels.append(label)
+        window = window_around(label == 1, keys)
+        mask = torch.from_numpy(brought_mask((label == 1)[window.slices], keys.net))[None, None]
+        weights.append(float(latent_mask(mask, maker.painter.model.factor, "area").sum()))
+    made = maker(plans, canvases, labels)
+    change = [
+        np.abs(image.astype(int) - canvas.astype(int)).max(-1)[label == 1].max()
+        for image, canvas, label in zip(made, canvases, labels, strict=True)
+    ]
+    print(
+        f"{len(made)} masks below a latent cell of {cell:g} x {cell:g} pixels: "
+        f"{np.mean(np.array(weights) > 0):.1%} weigh in the loss, "
+        f"{np.mean(np.array(change) > 0):.1%} change the picture, "
+        f"{np.mean(np.array(change) > 4):.1%} by more than 4 of 256 levels "
+        f"(encoding and decoding alone change {visible:g})"
+    )
+
+
+# billions of multiply-adds at 256 pixels, counted (notes, section 9)
+_STEP, _ENCODE, _DECODE, _SCORER = 91.0, 136.0, 311.0, 12.0
 
 
 def cost(folder: Path) -> None:
-    """Print what 1000 pairs of 73 types would take at the measured rate."""
+    """Print what 1000 pairs of 73 types would take: at this run's rate, and at paper scale."""
     stages = folder / "stages"
     made = json.loads((stages / "generate" / "made.json").read_text())
     rate = made["pairs_per_second"]
@@ -227,6 +318,31 @@ def cost(folder: Path) -> None:
     print(f"{made['base']}: {rate} pairs a second, {hours:.1f} h for {_TYPES} x {_PAIRS} pairs")
     for card in sorted(stages.glob("*/stage.json")):
         print(f"  {card.parent.name}: {json.loads(card.read_text())['seconds']} s")
+    speed = _multiply_adds()
+    pair = 200 * _STEP + _ENCODE + _DECODE + 2 * _SCORER
+    print(
+        f"paper scale, computed: a pair is {pair / 1000:.1f} TMAC (200 steps of the latent "
+        f"diffusion U-Net at 256 px); this thread does {speed:.0f} GMAC a second (measured, 3 x 3 "
+        f"convolutions of its widths, CPU time): {pair / speed / 60:.1f} min a pair, "
+        f"{_TYPES * _PAIRS * pair / speed / 86400 / 365:.1f} years for {_TYPES} x {_PAIRS} on one "
+        f"thread; {_TYPES * _PAIRS * pair / 30e3 / 3600:.0f} h at 30 TMAC a second"
+    )
+
+
+def _multiply_adds() -> float:
+    """Return billions of multiply-adds a second of CPU time, of convolutions as that U-Net's."""
+    done = seconds = 0.0
+    for width, side in ((320, 32), (640, 16), (1280, 8)):
+        layer = torch.nn.Conv2d(width, width, 3, padding=1)
+        x = torch.rand(1, width, side, side)
+        with torch.inference_mode():
+            layer(x)
+            start = time.process_time()
+            for _ in range(3):
+                layer(x)
+            seconds += time.process_time() - start
+        done += 3 * 9 * width * width * side * side
+    return done / seconds / 1e9
 
 
 def main(words: Sequence[str]) -> int:
@@ -239,6 +355,8 @@ def main(words: Sequence[str]) -> int:
             pairs(Path(folder))
         case ["table", root]:
             table(Path(root))
+        case ["small", folder]:
+            small(Path(folder))
         case ["cost", folder]:
             cost(Path(folder))
         case _:

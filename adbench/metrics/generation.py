@@ -7,6 +7,7 @@ their controls, never beside a paper's. numpy only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -116,6 +117,17 @@ def copied_share(made: Values, real: Values) -> float:
     return float((near <= bound).mean())
 
 
+def kin_share(made: Values, kinds: Values, real: Values, real_kinds: Values) -> float:
+    """Return the share of ``made`` [n, D] whose nearest of ``real`` [m, D] is of their own kind.
+
+    Kinds need not lie apart for it, nor be compact: copies score 1. Each column is divided by the
+    real ones' deviation first.
+    """
+    scale = real.std(0) + 1e-6
+    near = np.linalg.norm((made / scale)[:, None] - (real / scale)[None], axis=-1).argmin(1)
+    return float((np.asarray(real_kinds)[near] == np.asarray(kinds)).mean())
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """A row of the table: figures of one set, its size, seed and features in the names."""
@@ -143,6 +155,30 @@ def figures_of(
         f"copies@{network}[{how}]": copied_share(made, real),
     }
     return Generated(name, len(made), figures)
+
+
+def table_of(
+    sets: Mapping[str, Values],
+    real: Values,
+    *,
+    perlin: Values,
+    copies: Values,
+    network: str,
+    sha256: str | None,
+    seed: int,
+) -> list[Generated]:
+    """Return the rows of ``sets`` and of the two controls, without which there is no table.
+
+    Args:
+        sets: name -> features [n, D] of what was made.
+        perlin: of normal pictures with Perlin anomalies, which score well wherever diversity does.
+        copies: of the real defects themselves, which score best wherever likeness does.
+    """
+    every = {**sets, "control: Perlin": perlin, "control: plain copies": copies}
+    return [
+        figures_of(name, rows, real, network=network, sha256=sha256, seed=seed)
+        for name, rows in every.items()
+    ]
 
 
 def _check(x: Values, y: Values) -> None:

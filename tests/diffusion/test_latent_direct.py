@@ -6,17 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from adbench.diffusion.latent.direct import (
-    Conditioning,
-    DirectConditioning,
-    MaskEncoder,
-    TokenBank,
-    conditioning_of,
-    inpainted,
-    latent_mask,
-    masked_loss,
-)
+from adbench.diffusion.latent.conditioning import Conditioning
+from adbench.diffusion.latent.direct import DirectConditioning, conditioning_of
+from adbench.diffusion.latent.inpainting import inpainted, latent_mask, masked_loss
 from adbench.diffusion.latent.scratch import ScratchDiffusion
+from adbench.diffusion.latent.tokens import MaskEncoder, TokenBank
 from adbench.errors import UserError
 
 

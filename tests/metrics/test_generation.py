@@ -13,7 +13,9 @@ from adbench.metrics.generation import (
     frechet_distance,
     inception_score,
     kernel_distance,
+    kin_share,
     metric_name,
+    table_of,
 )
 
 
@@ -67,6 +69,25 @@ def test_bare_names_are_earned_by_standard_weights_alone(x):
     row = figures_of("pairs", x, x[:9], network="bundled", sha256=None, seed=3)
     assert not any(name.startswith(("FID", "KID", "IS", "IC-")) for name in row.figures)
     assert all("n=40,m=9,seed=3" in name for name in row.figures)
+
+
+def test_copies_are_of_their_own_kind_even_where_kinds_overlap(x):
+    kinds = np.arange(40) % 4  # drawn from one distribution: no centre tells them apart
+    assert kin_share(x + 1e-6, kinds, x, kinds) == 1
+    chance = [
+        kin_share(x, np.random.default_rng(s).permutation(kinds), x, kinds) for s in range(30)
+    ]
+    assert np.mean(chance) == pytest.approx(0.25, abs=0.05)
+    assert kin_share(1000 * x, kinds, 1000 * x, kinds) == 1
+
+
+def test_no_table_without_both_controls(x):
+    keys = {"network": "bundled", "sha256": None, "seed": 0}
+    rows = table_of({"pairs": x}, x[:9], perlin=x + 5, copies=x[:9], **keys)
+    assert [row.name for row in rows] == ["pairs", "control: Perlin", "control: plain copies"]
+    assert [row.images for row in rows] == [40, 40, 9]
+    with pytest.raises(TypeError):
+        table_of({"pairs": x}, x[:9], copies=x, **keys)
 
 
 def test_too_few_rows_are_refused(x):

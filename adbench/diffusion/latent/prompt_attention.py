@@ -18,7 +18,7 @@ class PromptAttention:
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[Any, Tensor, Tensor] | None = None
+        self._kept: tuple[Any, Tensor, Tensor, Tensor] | None = None
 
     def __call__(
         self,
@@ -55,7 +55,8 @@ class PromptAttention:
             torch.is_autocast_enabled(prompts.device.type),
         )
         if self._kept is None or self._kept[0] != state:
-            self._kept = (state, attn.to_k(prompts), attn.to_v(prompts))
+            # the prompts are kept with them: else a new tensor could come to lie at their address
+            self._kept = (state, attn.to_k(prompts), attn.to_v(prompts), prompts)
         return self._kept[1], self._kept[2]
 
 

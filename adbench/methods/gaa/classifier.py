@@ -106,11 +106,21 @@ def with_weights(network: TypeNetwork, keys: ClassifierKeys) -> str:
         found = build_backbone(name="resnet34.tv_in1k", layers=layers, weights=keys.weights)
     except UserError as error:
         raise UserError(
-            f"model.classifier: {error}; or model.classifier.network=bundled"
+            f"model.classifier: {error}; or model.classifier.network=bundled, or .weights=random"
         ) from error
     state = found.network.state_dict()
     network.trunk.load_state_dict(state, strict=False)
     return str(found.record["source"])
+
+
+def check_weights(keys: ClassifierKeys) -> None:
+    """Look for the published weights before anything trains.
+
+    Raises:
+        UserError: as ``with_weights``.
+    """
+    if keys.network == "resnet34" and keys.weights != "random":
+        with_weights(type_network("resnet34", 2), keys)
 
 
 def fitted(

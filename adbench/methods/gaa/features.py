@@ -132,6 +132,19 @@ def colour(image: Picture, mask: Mask) -> Values:
     return np.concatenate(parts)
 
 
+def own_colour(image: Picture, mask: Mask) -> Values:
+    """Return the mean of L, a, b in the mask less that of its ring, and their deviation, [6].
+
+    It is what a component keeps when it is pasted elsewhere in the light of its new place; the
+    ring's deviation, which ``colour`` subtracts, is another one there.
+    """
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float64)
+    ring = ring_of(mask, _RING)
+    inside, outside = lab[mask], lab[ring if ring.any() else ~mask]
+    mean = outside.mean(0) if len(outside) else inside.mean(0)
+    return np.concatenate([inside.mean(0) - mean, inside.std(0)])
+
+
 def ring_of(mask: Mask, width: int) -> Mask:
     """Return the pixels outside a mask at most ``width`` from it."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))

@@ -17,9 +17,10 @@ from adbench.data.datamodule import DataModule
 from adbench.errors import UserError
 from adbench.methods.base import AnomalyModule, Requirements
 from adbench.methods.gaa.chain import VISIBLE, Maker, PasteMaker, extractor_of
-from adbench.methods.gaa.classifier import fitted, with_weights
+from adbench.methods.gaa.classifier import check_weights, fitted, with_weights
 from adbench.methods.gaa.detector import GaaDetector
 from adbench.methods.gaa.pairs import PairSet, altered, read_pair, read_rows
+from adbench.methods.gaa.selection import Best, divided
 from adbench.methods.gaa.settings import GaaKeys
 from adbench.methods.gaa.stages import Stages
 from adbench.methods.gaa.unet import focal_loss
@@ -31,6 +32,7 @@ from adbench.synthesis.base import Synthesizer
 
 _MULTIPLE = 32
 _NAME = 0x7E9E
+_SYNTHETIC = ("pairs", "real_pairs")  # with pairs that can be held out
 
 
 class GaaModule(AnomalyModule):
@@ -68,6 +70,8 @@ class GaaModule(AnomalyModule):
             own.use.width, size, own.use.window, (), {"network": own.classifier.network}
         )
         self._pairs: PairSet | None = None
+        self._held: PairSet | None = None
+        self.best = Best(self.detector.network) if self._selects else None
         self._known = ""
 
     def requirements(self, train_images: int) -> Requirements:
@@ -88,9 +92,16 @@ class GaaModule(AnomalyModule):
         """Whether the network is trained on pairs, or on their masks."""
         return self.keys.use.data in ("pairs", "real_pairs", "canvases")
 
+    @property
+    def _selects(self) -> bool:
+        """Whether the best state on held-out pairs counts; real defects alone are too few."""
+        return self.keys.use.select == "synthetic" and self.keys.use.data in _SYNTHETIC
+
     # Before the fit
 
     def stages(self) -> list[Stage]:
+        if self.keys.use.data != "synthesis":
+            check_weights(self.keys.classifier)
         return self.chain().all() if self.makes_pairs else []
 
     def chain(self) -> Stages:
@@ -124,19 +135,24 @@ class GaaModule(AnomalyModule):
     def _read_pairs(self, datamodule: DataModule) -> PairSet | None:
         data = self.keys.use.data
         found: list[tuple[Picture, Mask, str]] = []
+        held: list[tuple[Picture, Mask, str]] = []
         if data in ("real", "real_pairs"):
             found += read_real(datamodule, self.keys.cluster.min_area).pairs()
         if self.makes_pairs:
             assert self.stage_folder is not None
             folder = self.stage_folder / "filter"
-            for row in read_rows(folder):
+            rows = read_rows(folder)
+            apart: list[int] = []
+            if self._selects:
+                canvases = [int(row["canvas"]) for row in rows]
+                _, apart = divided(canvases, [str(row["defect"]) for row in rows])
+            for number, row in enumerate(rows):
                 image, mask = read_pair(folder, row)
                 if data == "canvases":
                     (image,) = _canvas(datamodule, int(row["canvas"]))
-                found.append((image, mask, str(row["defect"])))
-        if not found:
-            return None
-        return PairSet([f[0] for f in found], [f[1] for f in found], [f[2] for f in found])
+                (held if number in apart else found).append((image, mask, str(row["defect"])))
+        self._held = _set(held)
+        return _set(found)
 
     # The fit
 
@@ -150,6 +166,7 @@ class GaaModule(AnomalyModule):
         flips = self.keys.use.augment == "flips"
         image, mask = altered(image, mask, rng, self.keys.use.jitter, flips=flips)
         self._slow_down()
+        self._look()
         inputs = image.contiguous(memory_format=torch.channels_last)
         logits = self.detector.network(inputs)
         loss = focal_loss(logits, mask, self.keys.use.gamma)
@@ -165,6 +182,14 @@ class GaaModule(AnomalyModule):
         optimizer: Any = self.optimizers()
         for group in optimizer.param_groups:
             group["lr"] = self.keys.use.learning_rate * factor
+
+    def _look(self, *, last: bool = False) -> None:
+        if (
+            self.best is not None
+            and self._held is not None
+            and (last or self.best.due(self.progress()))
+        ):
+            self.best.look(self.detector.network, self._held, 1.0 if last else self.progress())
 
     def _mixed(
         self, batch: Batch, batch_idx: int, rng: np.random.Generator
@@ -191,7 +216,10 @@ class GaaModule(AnomalyModule):
     # After the fit
 
     def finish(self, datamodule: DataModule) -> None:
-        """Train the network that names the type, on the pairs."""
+        """Take the best state of the network; train the one that names the type, on the pairs."""
+        self._look(last=True)
+        if self.best is not None and self._held is not None:
+            self.detector.network.load_state_dict(self.best.network.state_dict())
         keys = self.keys.classifier
         pairs = self._pairs if self._pairs is not None else self._read_pairs(datamodule)
         if pairs is None or keys.network == "none" or len(pairs.names) < 2:
@@ -215,6 +243,12 @@ class GaaModule(AnomalyModule):
     def artefacts(self, folder: Path) -> None:
         if self._known:
             write_json(folder / "gaa" / "classifier.json", {"weights": self._known})
+
+
+def _set(found: list[tuple[Picture, Mask, str]]) -> PairSet | None:
+    if not found:
+        return None
+    return PairSet([f[0] for f in found], [f[1] for f in found], [f[2] for f in found])
 
 
 def _canvas(datamodule: DataModule, position: int) -> list[Picture]:

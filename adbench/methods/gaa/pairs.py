@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -61,6 +64,21 @@ def read_pair(folder: Path, row: Mapping[str, Any]) -> tuple[Picture, Mask]:
     """Return image and mask of a line."""
     image = read_png(folder / str(row["file"]))
     return image, read_png(folder / str(row["mask"]), grey=True) > 0
+
+
+def is_written(folder: Path, row: Mapping[str, Any]) -> bool:
+    """Whether image and mask of a line are there and can be read."""
+    files = [folder / row["file"], folder / row["mask"]]
+    return all(path.is_file() and cv2.imread(str(path)) is not None for path in files)
+
+
+def linked(source: Path, target: Path) -> None:
+    """Give a file a second name; a copy where the file system cannot."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 class PairSet:

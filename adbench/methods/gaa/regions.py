@@ -16,6 +16,7 @@ from adbench.backbones.extractor import FeatureExtractor
 from adbench.data.batch import pictures
 from adbench.data.images import read_image
 from adbench.errors import UserError
+from adbench.methods.gaa.segmenting import Sam, SegGpt, check_segmenter
 from adbench.methods.gaa.settings import RegionKeys
 from adbench.methods.gaa.units import Picture
 from adbench.synthesis.foreground import otsu_foreground
@@ -33,11 +34,11 @@ class Regions:
 
     Args:
         keys: how they are found.
-        extractor: of patch features, for ``features`` and ``propagate``.
-        device: of the extractor.
+        extractor: of patch features, for ``features``, ``propagate`` and ``sam``.
+        device: of networks.
 
     Raises:
-        UserError: no extractor where one is needed, or no picture of labels where one is read.
+        UserError: no extractor or no weights where they are needed.
     """
 
     def __init__(
@@ -46,15 +47,24 @@ class Regions:
         self.keys, self.extractor, self.device = keys, extractor, device
         self._known: Tensor | None = None
         self._labels: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
-        if keys.kind in ("features", "propagate") and extractor is None:
+        self._carry: SegGpt | None = None
+        if keys.kind in ("features", "propagate", "sam") and extractor is None:
             raise UserError(f"model.regions.kind={keys.kind} compares features: backbone=bundled")
+        if keys.kind in ("sam", "seggpt"):
+            self._folder = check_segmenter(keys.kind, keys.weights)
 
     def prepare(self, datamodule: DataModule, seed: int) -> None:
         """Fit what is shared by all pictures."""
         if self.keys.kind == "features":
             self._fit_groups(datamodule, seed)
+        elif self.keys.kind == "sam":
+            (image,) = pictures(datamodule.train_images(torch.tensor([0])))
+            self._know([(image, Sam(self._folder, self.device)(image))])
         elif self.keys.kind == "propagate":
-            self._read_references(datamodule)
+            self._know(self._references(datamodule))
+        elif self.keys.kind == "seggpt":
+            images, labels = zip(*self._references(datamodule), strict=True)
+            self._carry = SegGpt(self._folder, self.device, list(images), list(labels))
 
     def of(self, image: Picture, sample: Sample) -> Picture:
         """Return the labels of one picture."""
@@ -65,6 +75,8 @@ class Regions:
             return otsu_foreground(image).astype(np.uint8)
         if kind in ("template", "files"):
             return self._read(sample, size)
+        if self._carry is not None:
+            return self._carry(image)
         found = self._nearest(image)
         grown = cv2.resize(found, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
         return np.asarray(cv2.medianBlur(grown, 5), dtype=np.uint8)
@@ -85,22 +97,28 @@ class Regions:
         resized = cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
         return np.asarray(resized, dtype=np.uint8)
 
-    def _read_references(self, datamodule: DataModule) -> None:
+    def _references(self, datamodule: DataModule) -> list[tuple[Picture, Picture]]:
+        """Return the canvases that have a picture of labels, and those labels [H, W]."""
         root = Path(str(self.keys.root)).expanduser()
-        rows, labels = [], []
+        found = []
         for number, sample in enumerate(datamodule.train_samples):
-            if not (root / sample.category / f"{sample.image.stem}.png").is_file():
-                continue
-            (image,) = pictures(datamodule.train_images(torch.tensor([number])))
-            found, shape = self._patches(image)
-            own = self._read(sample, image.shape[:2])
-            rows.append(found)
-            labels.append(cv2.resize(own, shape[::-1], interpolation=cv2.INTER_NEAREST).ravel())
-        if not rows:
+            if (root / sample.category / f"{sample.image.stem}.png").is_file():
+                (image,) = pictures(datamodule.train_images(torch.tensor([number])))
+                found.append((image, self._read(sample, image.shape[:2])))
+        if not found:
             raise UserError(
                 f"model.regions.root={root} holds no label picture of a training image "
                 "(ROOT/CATEGORY/STEM.png); three to five are needed"
             )
+        return found
+
+    def _know(self, references: list[tuple[Picture, Picture]]) -> None:
+        """Keep the patch features of references, each with its label."""
+        rows, labels = [], []
+        for image, own in references:
+            found, shape = self._patches(image)
+            rows.append(found)
+            labels.append(cv2.resize(own, shape[::-1], interpolation=cv2.INTER_NEAREST).ravel())
         self._known, self._labels = torch.cat(rows), np.concatenate(labels)
 
     # From patch features
@@ -136,3 +154,11 @@ class Regions:
         rows, shape = self._patches(image)
         near = torch.cdist(rows, self._known).argmin(1).numpy()
         return np.asarray(self._labels[near].reshape(shape), dtype=np.uint8)
+
+
+def most_common(labels: list[Picture]) -> Picture:
+    """Return the label that most canvases have at each pixel."""
+    stack = np.stack(labels)
+    names = np.unique(stack)
+    counts = np.stack([(stack == name).sum(0) for name in names])
+    return np.asarray(names[counts.argmax(0)], dtype=np.uint8)

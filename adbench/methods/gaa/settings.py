@@ -70,22 +70,32 @@ class RegionKeys:
     Attributes:
         kind: ``foreground`` (the object, found in each picture), ``full``, ``features`` (patch
             features in ``parts`` groups, common to all pictures), ``template`` (one picture of
-            labels for all), ``files`` (ROOT/CATEGORY/STEM.png for each) or ``propagate`` (those
-            of a few, carried over by patch features).
+            labels for all), ``files`` (ROOT/CATEGORY/STEM.png for each), ``propagate`` (those
+            of a few, carried over by patch features), ``seggpt`` (those of a few, carried over
+            by SegGPT) or ``sam`` (what SAM finds in the first canvas, carried over by patch
+            features).
         root: folder, or the template's file; levels of grey are labels, 0 is no region.
+        weights: folder of SAM or SegGPT in transformers' layout.
         parts: groups of ``features``.
     """
 
-    kind: Literal["foreground", "full", "features", "template", "files", "propagate"] = "foreground"
+    kind: Literal[
+        "foreground", "full", "features", "template", "files", "propagate", "sam", "seggpt"
+    ] = "foreground"
     root: str | None = None
+    weights: str | None = None
     parts: Annotated[int, Within(2, 12)] = 4
 
     def __post_init__(self) -> None:
-        needs = self.kind in ("template", "files", "propagate")
+        needs = self.kind in ("template", "files", "propagate", "seggpt")
         if needs and not self.root:
             raise UserError(f"model.regions.root is missing: kind={self.kind} reads label pictures")
         if self.root is not None and not needs:
             raise UserError(f"model.regions.root={self.root} does not go with kind={self.kind}")
+        if self.weights is not None and self.kind not in ("sam", "seggpt"):
+            raise UserError(
+                f"model.regions.weights={self.weights} does not go with kind={self.kind}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +176,7 @@ class ConceptKeys:
     learning_rate: Rate = 1e-3
     mask_resize: Literal["area", "any", "bilinear05"] = "area"
     norm: Literal["masked", "full"] = "masked"
-    background: NonNegative = 0.1
+    background: NonNegative = 0.0
     drop: Annotated[float, Within(0, 1, below=True)] = 0.1
     decay: Annotated[float, Within(0, 1, below=True)] = 0.999
     windows: Annotated[int, Within(16, 10**6)] = 1024
@@ -183,6 +193,8 @@ class GenerateKeys:
         window: smallest side in pixels of the window around a mask that is inpainted.
         net: side in pixels at which windows are inpainted.
         steps, eta, guidance: of the sampler (DDIM).
+        strength: share of the noise levels that painting descends; below 1 it begins from the
+            pasted real component under that much noise, at 1 from noise alone (paper).
         composite: ``pixel`` (the canvas is untouched outside the mask but for a feather),
             ``latent`` (blended at latent size only) or ``none`` (the network's picture).
         blend: of real components: ``feather`` or ``poisson``.
@@ -196,6 +208,7 @@ class GenerateKeys:
     steps: Annotated[int, Within(1, 1000)] = 50
     eta: Share = 1.0
     guidance: Annotated[float, Within(0, 100)] = 2.0
+    strength: Annotated[float, Within(0, 1, above=True)] = 1.0
     composite: Literal["pixel", "latent", "none"] = "pixel"
     blend: Literal["feather", "poisson"] = "feather"
     feather: Annotated[int, Within(0, 64)] = 2
@@ -239,6 +252,8 @@ class UseKeys:
         jitter: of brightness and contrast.
         window: side of the mean filter whose maximum is the image's score.
         augment: ``flips`` or ``none`` (as published).
+        select: which state counts: the best on ``synthetic`` pairs whose canvases were held out
+            (a tenth; where pairs are trained on), or the ``last``.
     """
 
     data: Literal["pairs", "real", "real_pairs", "synthesis", "canvases"] = "pairs"
@@ -249,6 +264,7 @@ class UseKeys:
     jitter: Annotated[float, Within(0, 1, below=True)] = 0.1
     window: Side = 21
     augment: Literal["flips", "none"] = "flips"
+    select: Literal["synthetic", "last"] = "synthetic"
 
     def __post_init__(self) -> None:
         if self.window % 2 == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -18,22 +16,28 @@ from adbench.backbones.extractor import FeatureExtractor
 from adbench.data.sample import Sample
 from adbench.errors import UserError
 from adbench.methods.gaa import sheets
-from adbench.methods.gaa.ars import Judged, judged, kept
+from adbench.methods.gaa.ars import Judged, kept
 from adbench.methods.gaa.chain import (
     Maker,
     all_pictures,
     mean_rows,
     planner_of,
-    read_regions,
     row_of,
-    tensors,
 )
 from adbench.methods.gaa.clustering import clustered
 from adbench.methods.gaa.features import block_weights, described, fused
-from adbench.methods.gaa.pairs import read_pair, read_rows, write_pair, write_rows
-from adbench.methods.gaa.regions import Regions
+from adbench.methods.gaa.judging import Judge, fitted_scorer
+from adbench.methods.gaa.pairs import (
+    is_written,
+    linked,
+    read_pair,
+    read_rows,
+    write_pair,
+    write_rows,
+)
+from adbench.methods.gaa.regions import Regions, most_common
 from adbench.methods.gaa.rules import inferred
-from adbench.methods.gaa.scorer import Scorer
+from adbench.methods.gaa.segmenting import check_segmenter
 from adbench.methods.gaa.settings import GaaKeys
 from adbench.methods.gaa.units import Picture, RealDefects, read_png, read_real
 from adbench.runs.files import read_json, write_json
@@ -72,6 +76,8 @@ class Stages:
     ) -> None:
         self.keys, self.backbone, self.seed, self.device = keys, backbone, seed, device
         self.base, self.outline, self.maker, self.concept = base, outline, maker, concept
+        if keys.regions.kind in ("sam", "seggpt"):
+            check_segmenter(keys.regions.kind, keys.regions.weights)
 
     def all(self) -> list[Stage]:
         """Return the stages in order."""
@@ -141,7 +147,7 @@ class Stages:
         for number, own in enumerate(labels):
             write_png(context.folder / "labels" / f"{number:05d}.png", own)
         samples = {sample.relative: sample for sample in data.splits.defects}
-        common = _majority(labels)
+        common = most_common(labels)
         of_real = [
             self._of_real(finder, image, samples.get(name), common)
             for image, name in zip(real.images, real.files, strict=True)
@@ -215,7 +221,7 @@ class Stages:
         maker, visible = self.maker(context.stages, real, context)
         start, made, size = time.perf_counter(), 0, self.keys.generate.batch_size
         for at in range(0, len(rows), size):
-            some = [row for row in rows[at : at + size] if not _painted(context.scratch, row)]
+            some = [row for row in rows[at : at + size] if not is_written(context.scratch, row)]
             if not some:
                 continue
             labels = [read_png(plans / row["mask"], grey=True) for row in some]
@@ -268,7 +274,7 @@ class Stages:
         best = [row for row in told if row["kept"]]
         for row in best:
             for name in (row["file"], row["mask"]):
-                _link(made / name, context.folder / name)
+                linked(made / name, context.folder / name)
         write_rows(context.folder, best)
         dropped = [row for row in told if not row["kept"]]
         report = {
@@ -283,66 +289,6 @@ class Stages:
         self._draw(made, context, dropped, context.folder / "contact-dropped.png")
 
 
-class Judge:
-    """Judges pairs; a canvas is scored once.
-
-    Args:
-        scorer: fitted and calibrated.
-        canvases: normal pictures by position.
-        visible: change that counts as one.
-    """
-
-    def __init__(
-        self, scorer: Scorer, canvases: list[Picture], visible: float, device: torch.device
-    ) -> None:
-        self.scorer, self.canvases, self.visible, self.device = scorer, canvases, visible, device
-        self._before: dict[int, np.ndarray[Any, np.dtype[np.float16]]] = {}
-
-    def __call__(self, pairs: list[tuple[Picture, Any]], canvases: list[int]) -> list[Judged]:
-        """Return the judgement of pairs on the canvases at these positions."""
-        new = sorted({c for c in canvases if c not in self._before})
-        for at in range(0, len(new), 16):
-            some = new[at : at + 16]
-            for number, found in zip(
-                some, self._maps([self.canvases[c] for c in some]), strict=True
-            ):
-                self._before[number] = found.astype(np.float16)
-        maps = self._maps([image for image, _ in pairs])
-        level, spread = float(self.scorer.level), float(self.scorer.spread)
-        return [
-            judged(
-                image,
-                self.canvases[canvas],
-                mask,
-                scores,
-                self._before[canvas].astype(np.float32),
-                level=level,
-                spread=spread,
-                visible=self.visible,
-            )
-            for (image, mask), canvas, scores in zip(pairs, canvases, maps, strict=True)
-        ]
-
-    def _maps(self, images: list[Picture]) -> list[Any]:
-        return [
-            m for batch in tensors(images, self.device) for m in self.scorer(batch).cpu().numpy()
-        ]
-
-
-def fitted_scorer(
-    backbone: FeatureExtractor, keys: GaaKeys, data: Any, seed: int, device: torch.device
-) -> Scorer:
-    """Return a scorer trained on the canvases, calibrated on held-out normals where there are."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        scorer = Scorer(backbone, keys.filter).to(device)
-    with torch.enable_grad():
-        scorer.fit(list(tensors(all_pictures(data), device)), seed)
-    held = all_pictures(data, "val") or all_pictures(data)
-    scorer.calibrate(list(tensors(held, device)))
-    return scorer
-
-
 def _canvases(data: Any, positions: list[int]) -> list[Picture]:
     from adbench.data.batch import pictures
 
@@ -352,28 +298,3 @@ def _canvases(data: Any, positions: list[int]) -> list[Picture]:
 def _spread(items: list[Any], most: int) -> list[Any]:
     places = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
     return [items[i] for i in places]
-
-
-def _majority(labels: list[Picture]) -> Picture:
-    """Return the label that most canvases have at each pixel."""
-    stack = np.stack(labels)
-    names = np.unique(stack)
-    counts = np.stack([(stack == name).sum(0) for name in names])
-    return np.asarray(names[counts.argmax(0)], dtype=np.uint8)
-
-
-def _painted(folder: Path, row: Any) -> bool:
-    files = [folder / row["file"], folder / row["mask"]]
-    return all(path.is_file() and cv2.imread(str(path)) is not None for path in files)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name; a copy where the file system cannot."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-__all__ = ["Judge", "Stages", "fitted_scorer", "read_regions"]

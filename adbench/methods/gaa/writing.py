@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from adbench.data.defects import RECORD
 from adbench.methods.gaa.chain import all_pictures, chosen_types, planner_of, row_of
+from adbench.methods.gaa.judging import Judge
 from adbench.methods.gaa.masks import Planner
 from adbench.methods.gaa.pairs import read_rows, write_pair
 from adbench.methods.gaa.scorer import Scorer
-from adbench.methods.gaa.stages import Judge, Stages
+from adbench.methods.gaa.stages import Stages
 from adbench.runs.alone import written_alone
 from adbench.runs.files import read_json, read_record, write_beside, write_json
 from adbench.runs.pictures import write_png

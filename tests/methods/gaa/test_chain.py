@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from adbench.cli import synthesize
@@ -154,6 +155,20 @@ def test_a_detector_trained_on_the_pairs_scores_none_that_they_have_seen(run, da
     assert len(scored_of(elsewhere)) == 3 + 8
 
 
+def test_the_best_state_on_held_out_pairs_counts(run):
+    saved = torch.load(next(run.rglob("*.ckpt")), weights_only=False)["state_dict"]
+    assert any(name.startswith("best.network.") for name in saved)
+
+
+def test_realnet_takes_the_pairs_too_and_scores_none_of_the_seen(run, data, tmp_path):
+    shrink = yaml.safe_load((Path(__file__).parents[1] / "realnet/shrink.yaml").read_text())
+    own = [word for word in shrink if not word.startswith("synthesis")]
+    pool = ["synthesis=pool", f"synthesis.root={run}"]
+    folder = trained(data, tmp_path, "model=realnet", *own, *pool)
+    assert not scored_of(folder) & seen_of(run)
+    assert seen_of(folder) == seen_of(run)
+
+
 def test_a_test_of_the_run_repeats_its_figures(run):
     assert retest.run([f"run={run}", "plain=true"]) == 0
 
@@ -259,6 +274,10 @@ def full_masks(root):
         cv2.imwrite(str(path), np.full((32, 32), 255, np.uint8))
 
 
+def mask_on_good(root):
+    trees.mask(root / "ground_truth/good/000_mask.png", size=(32, 32))
+
+
 @pytest.mark.parametrize(
     ("spoil", "more", "told"),
     [
@@ -267,6 +286,8 @@ def full_masks(root):
         (no_masks, [], "has a mask; at least one is needed"),
         (empty_masks, [], "is empty: draw the defect"),
         (full_masks, [], "covers 100% of the picture"),
+        (mask_on_good, [], r"good/000\.png.*normal, but its mask is not empty"),
+        (lambda root: None, ["dataset.defects=[nut/test/good/000.png]"], "no defective picture"),
         (lambda root: None, ["dataset.defects=9"], r"at most dataset\.defects=2"),
         (lambda root: None, ["dataset.defects=null"], r"set dataset\.defects=third"),
         (lambda root: None, ["backbone=none"], "set backbone=bundled"),
@@ -274,6 +295,8 @@ def full_masks(root):
         (lambda root: None, ["+model.masks.rules.hle.place=edge"], "no such type was seen"),
         (lambda root: None, ["+model.masks.rules.hole.place=top"], r"rules\.hole\.place"),
         (lambda root: None, ["model.regions.kind=files"], r"regions\.root is missing"),
+        (lambda root: None, ["model.regions.kind=sam"], r"regions\.weights is missing.*features"),
+        (lambda root: None, ["model.classifier.network=resnet34"], r"network=bundled"),
         (lambda root: None, ["diffusion=scratch", "model.generate.net=60"], "a multiple of"),
     ],
 )
