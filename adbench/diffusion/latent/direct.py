@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from adbench.diffusion.latent.conditioning import Conditioning
 from adbench.diffusion.latent.inpainting import latent_mask
+from adbench.diffusion.latent.preconditioning import Factors, factors
 from adbench.diffusion.latent.scratch import ScratchDiffusion
 from adbench.diffusion.latent.settings import GROUPS
 from adbench.diffusion.latent.stable import StableDiffusion
@@ -23,12 +24,8 @@ class DirectConditioning(Conditioning):
     The pixel mask is folded into channels, so that its exact outline reaches a coarse latent.
 
     What is painted is the difference to a smooth filling of the mask from around it, and the
-    network is preconditioned as Karras et al. 2022 (EDM, table 1), with the deviation of every
-    channel of that difference in the place of their one sigma_data: it says what the linear
-    estimate of least error leaves over, in units of that rest. A patch PCA's channels differ
-    sixtyfold: a network of noise or v errs alike in all of them, which is white noise in the
-    picture until it is trained very well. Here an untrained network paints what has the right
-    deviation already.
+    network is preconditioned by the deviation of every channel of that difference
+    (``preconditioning``): untrained, it paints what has the right deviation already.
 
     Args:
         model: the trained autoencoder, schedule and the keys of the network; its ``prediction``
@@ -67,16 +64,8 @@ class DirectConditioning(Conditioning):
         found: Tensor = self.norm(torch.cat([self.bank(cluster), self.encoder(mask)], 1))
         return found
 
-    def _factors(self, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return factors [B, C, 1, 1] of the network's input, of the latent and of the answer.
-
-        With z = sqrt(a) x + sqrt(1 - a) n and x of deviation s: the linear estimate of x is
-        sqrt(a) s^2 z / (a s^2 + 1 - a); its rest has deviation s sqrt((1 - a) / (a s^2 + 1 - a)).
-        """
-        s = self.deviation
-        a = entries(self.model.schedule.alphas_cumprod, time, s)
-        total = a * s**2 + 1 - a
-        return total.rsqrt(), a.sqrt() * s**2 / total, s * ((1 - a) / total).sqrt()
+    def _factors(self, time: Tensor) -> Factors:
+        return factors(self.model.schedule, self.deviation, time)
 
     def output(
         self, latent: Tensor, time: Tensor, clean: Tensor, mask: Tensor, context: Tensor
