@@ -2,7 +2,7 @@
 
     python benchmarks/deploy.py speed --weights RESNET18 [--seconds 2]
     python benchmarks/deploy.py equal RUN ...
-    python benchmarks/deploy.py service RUN [--requests 2000]
+    python benchmarks/deploy.py service RUN [--requests 2000] [--share 0.5]
     python benchmarks/deploy.py predict RUN [--pictures 5000]
     python benchmarks/deploy.py watch RUN [--pictures 500]
 
@@ -80,49 +80,30 @@ def speed(options):
 
 
 def equal(options):
-    """Scores of the detector, reloaded, ONNX, OpenVINO and the service, for the same pictures."""
-    import adbench
-    from adbench.cli.main import main
+    """Scores of the detector, reloaded, ONNX, OpenVINO, its worker and HTTP, the same pictures."""
+    from tests.deploy.equal import scores_by_everything
 
+    runs = {Path(name).name: Path(name).absolute() for name in options.runs}
+    served = Served(f"run=[{','.join(f'{name}:{path}' for name, path in runs.items())}]")
     found = {}
-    for name in options.runs:
-        run = Path(name)
+    for name, run in runs.items():
+        say(name)
         files, stored = run_pictures(run)
-        files = files[: options.pictures]
-        scores = {"predictions.csv": [stored[path] for path in files]}
-        again = adbench.load_detector(run)
-        scores["reloaded"] = [again.predict(path).score.item() for path in files]
+        files = [files[i] for i in np.linspace(0, len(files) - 1, options.pictures).astype(int)]
         with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "source"
-            source.mkdir()
-            for number, path in enumerate(files):
-                (source / f"{number:04d}{path.suffix}").symlink_to(path)
-            exports = {"onnx": "detector.onnx", "openvino": "detector.xml"}
-            for kind, file in exports.items():
-                main(["export", f"run={run}", f"format={kind}", "threads=1"])
-                place = run / "export" / f"{kind}-fp32" / file
-                scores[kind] = predicted(f"model={place}", files, Path(folder) / kind)
-        service = Served(f"run={run.absolute()}")
-        answers = [service.call("POST", "/v1/score", path.read_bytes())[2] for path in files]
-        scores["service"] = [answer["score"] for answer in answers]
-        service.end()
-        first = np.array(scores["predictions.csv"])
-        found[run.name] = {
+            scores = scores_by_everything(run, name, files, Path(folder))
+        where = f"/v1/score?run={name}"
+        scores["http"] = [
+            served.call("POST", where, path.read_bytes())[2]["score"] for path in files
+        ]
+        first = np.array([stored[path] for path in files])
+        found[name] = {
             "pictures": len(files),
-            **{k: float(np.abs(np.array(v) - first).max()) for k, v in scores.items()},
+            "scores": [float(first.min()), float(first.max())],
+            **{kind: float(np.abs(np.array(each) - first).max()) for kind, each in scores.items()},
         }
+    served.end()
     return found
-
-
-def predicted(place, files, out):
-    """Return the scores of files named one by one, by the verb."""
-    from adbench.cli.predict import _inspector
-    from adbench.deploy.predict import scored
-    from adbench.deploy.settings import PredictKeys
-
-    keys = plain_keys(PredictKeys, [place, "source=x", f"out={out}", "threads=1"], "predict")
-    inspector = _inspector(keys)[1]
-    return [scored(inspector, [inspector.reading.picture(path, 10**9)])[0].score for path in files]
 
 
 def run_pictures(run):
@@ -141,65 +122,105 @@ def run_pictures(run):
 
 
 def service(options):
-    """2000 requests of 16 clients, 5 % of them malformed: truth, memory, latency, a kill -9."""
+    """A service of two workers: alone, at its best, under a load it can carry, beyond it, killed.
+
+    Capacity is what as many clients as pictures may wait get through without a pause. The load that
+    is carried comes open-loop: arrivals by a Poisson process at a share of the capacity, taken by
+    16 clients; latency counts from the arrival, so that a client that is late hides nothing.
+    """
     run = Path(options.run).absolute()
     files, stored = run_pictures(run)
     files = files[:40]
     bodies = {path: path.read_bytes() for path in files}
-    served = Served(f"run={run}", "workers=1", "queue=64", "body_seconds=1", "max_pixels=4000000")
-    for path in files[:5]:
-        served.call("POST", "/v1/score", bodies[path])
-    alone = [timed(served, bodies[files[0]])[1] for _ in range(60)]
-    rng = random.Random(0)
-    jobs = [None if rng.random() < 0.05 else rng.choice(files) for _ in range(options.requests)]
-    rates = {}
-    for clients in (2, 16):
-        jobs_here = jobs if clients == 16 else [job for job in jobs[:300] if job is not None]
-        memory, stop = [], threading.Event()
-        watcher = threading.Thread(target=watch_memory, args=(served, memory, stop))
-        watcher.start()
+    limits = ("queue=8", "head_seconds=1", "body_seconds=1", "max_pixels=4000000")
+    served = Served(f"run={run}", "workers=2", *limits)
+    load = Load(served, bodies, stored)
+    load.burst(files[:1] * 60, clients=8)
+    found = {"alone": load.burst(files[:1] * options.alone, clients=1)}
+    found["capacity"] = load.burst(load.jobs(20 * options.alone // 8, bad=0), clients=8)
+    capacity = found["capacity"]["requests_per_second"]
+    memory, stop = [], threading.Event()
+    watcher = threading.Thread(target=watch_memory, args=(served, memory, stop))
+    watcher.start()
+    jobs = load.jobs(options.requests, bad=0.05)
+    found["carried"] = load.arriving(jobs, clients=16, rate=options.share * capacity)
+    stop.set()
+    watcher.join()
+    found["carried"]["memory_mib"] = quarters(memory)
+    found["carried"]["share_of_capacity"] = options.share
+    p95, alone = found["carried"]["p95_ms"], found["alone"]["p50_ms"]
+    found["carried"]["p95_of_alone"] = p95 / alone
+    found["beyond"] = load.burst(load.jobs(options.requests // 10, bad=0.05), clients=16)
+    before = children(served.process.pid)
+    waiting = threading.Timer(1.0, os.kill, (before[0], signal.SIGKILL))
+    waiting.start()
+    found["one of two workers killed"] = load.burst(load.jobs(120, bad=0), clients=8)
+    end = time.monotonic() + 60
+    while before[0] in children(served.process.pid) or len(children(served.process.pid)) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    found["after"] = load.burst(load.jobs(30, bad=0), clients=8)
+    served.end()
+    return found
+
+
+class Load:
+    """Requests to a service, and what became of them."""
+
+    def __init__(self, served, bodies, stored):
+        self.served, self.bodies, self.stored = served, bodies, stored
+        self.rng = random.Random(0)
+
+    def jobs(self, count, bad):
+        """Return files, None for a malformed request."""
+        files = list(self.bodies)
+        return [None if self.rng.random() < bad else self.rng.choice(files) for _ in range(count)]
+
+    def burst(self, jobs, clients):
+        """Each client sends its next request when it has its answer."""
         start = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(clients) as pool:
-            answers = list(
-                pool.map(lambda n, j=jobs_here: ask(served, j[n], bodies, n), range(len(jobs_here)))
-            )
-        seconds = time.perf_counter() - start
-        stop.set()
-        watcher.join()
-        good = [(job, a) for job, a in zip(jobs_here, answers, strict=True) if job is not None]
-        bad = [a for job, a in zip(jobs_here, answers, strict=True) if job is None]
-        right = sum(a[0] == 200 and abs(a[2]["score"] - stored[job]) < 1e-4 for job, a in good)
-        times = [a[1] for _, a in good]
-        rates[f"{clients} clients"] = {
-            "requests": len(jobs_here),
-            "good": len(good),
-            "good_and_right": right,
+            answers = list(pool.map(lambda n: self.ask(jobs[n], n), range(len(jobs))))
+        return self.told(jobs, answers, time.perf_counter() - start)
+
+    def arriving(self, jobs, clients, rate):
+        """Requests arrive by a Poisson process, whether or not somebody is free to send them."""
+        due, at = [], 0.0
+        for _ in jobs:
+            at += self.rng.expovariate(rate)
+            due.append(at)
+        start = time.perf_counter()
+
+        def one(number):
+            time.sleep(max(0.0, start + due[number] - time.perf_counter()))
+            status, _, answer = self.ask(jobs[number], number)
+            return status, time.perf_counter() - start - due[number], answer
+
+        with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+            answers = list(pool.map(one, range(len(jobs))))
+        return self.told(jobs, answers, time.perf_counter() - start)
+
+    def ask(self, job, number):
+        return ask(self.served, job, self.bodies, number)
+
+    def told(self, jobs, answers, seconds):
+        pairs = list(zip(jobs, answers, strict=True))
+        good = [(job, a) for job, a in pairs if job is not None]
+        bad = [a for job, a in pairs if job is None]
+        judged = [(job, a) for job, a in good if a[0] == 200]
+        times = [a[1] for _, a in judged]
+        statuses = [a[0] for _, a in good]
+        return {
+            "requests": len(jobs),
+            "good": {status: statuses.count(status) for status in sorted(set(statuses))},
+            "wrong_scores": sum(abs(a[2]["score"] - self.stored[job]) > 1e-4 for job, a in judged),
             "bad": len(bad),
             "bad_with_4xx": sum(400 <= a[0] < 500 for a in bad),
-            "requests_per_second": len(jobs_here) / seconds,
-            "p50_ms": 1000 * float(np.quantile(times, 0.5)),
-            "p95_ms": 1000 * float(np.quantile(times, 0.95)),
-            "memory_mib": quarters(memory),
+            "requests_per_second": len(jobs) / seconds,
+            **{
+                f"p{q}_ms": 1000 * float(np.quantile(times, q / 100)) for q in (50, 95, 99) if times
+            },
         }
-    before = children(served.process.pid)
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(timed, served, bodies[files[0]]) for _ in range(40)]
-        time.sleep(0.3)
-        for pid in before:
-            os.kill(pid, signal.SIGKILL)
-        statuses = [each.result()[0] for each in asked]
-    end = time.monotonic() + 60
-    while served.call("GET", "/health/ready")[0] != 200 and time.monotonic() < end:
-        time.sleep(0.1)
-    after = [timed(served, bodies[files[0]])[0] for _ in range(20)]
-    served.end()
-    return {
-        "alone_p50_ms": 1000 * float(np.quantile(alone, 0.5)),
-        "alone_p95_ms": 1000 * float(np.quantile(alone, 0.95)),
-        **rates,
-        "worker_killed": {s: statuses.count(s) for s in sorted(set(statuses))},
-        "after": {s: after.count(s) for s in sorted(set(after))},
-    }
 
 
 def timed(served, body):
@@ -212,14 +233,17 @@ def ask(served, job, bodies, number):
     if job is not None:
         return timed(served, bodies[job])
     picture = next(iter(bodies.values()))
-    kind = number % 5
+    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\n"
+    kind = number % 6
     start = time.perf_counter()
-    if kind == 4:
-        status = slow(served)
+    if kind == 5:
+        status = slow(served, head)
+    elif kind == 4:
+        status = slow(served, head + b"Content-Type: image/png\r\nContent-Length: 9000\r\n\r\nabc")
     elif kind == 3:
         status = served.call("POST", "/v1/score", picture, X_Long="a" * 40_000)[0]
     else:
-        body = (picture[: len(picture) // 2], bomb(), b"GIF89a no picture")[kind]
+        body = (picture[: len(picture) // 2], BOMB, b"GIF89a no picture")[kind]
         status = served.call("POST", "/v1/score", body)[0]
     return status, time.perf_counter() - start, None
 
@@ -232,14 +256,14 @@ def bomb():
     return made.getvalue()
 
 
-def slow(served):
-    """A client that sends its body too slowly."""
+BOMB = bomb()
+
+
+def slow(served, start):
+    """A client that does not send the rest."""
     host, _, port = served.place.partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as line:
-        line.sendall(
-            b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
-            b"Content-Length: 9000\r\n\r\nabc"
-        )
+        line.sendall(start)
         return int(line.recv(200).split()[1])
 
 
@@ -376,14 +400,15 @@ def main():
     part = parts.add_parser("equal")
     part.add_argument("runs", nargs="+")
     part.add_argument("--pictures", type=int, default=16)
-    for name, option, default in (
-        ("service", "requests", 2000),
-        ("predict", "pictures", 5000),
-        ("watch", "pictures", 500),
+    for name, defaults in (
+        ("service", {"requests": 2000, "share": 0.5, "alone": 100}),
+        ("predict", {"pictures": 5000}),
+        ("watch", {"pictures": 500}),
     ):
         part = parts.add_parser(name)
         part.add_argument("run")
-        part.add_argument(f"--{option}", type=int, default=default)
+        for option, default in defaults.items():
+            part.add_argument(f"--{option}", type=type(default), default=default)
     options = parser.parse_args()
     print(json.dumps(globals()[options.part](options), indent=2))
 

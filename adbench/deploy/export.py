@@ -55,7 +55,7 @@ def export(
     torch.set_num_threads(keys.threads)
     detector, reading, rule, sha256 = open_detector(folder)
     name = f"{config['model']['name']}@{sha256[:12]}"
-    _check_exportable(detector, str(config["model"]["name"]))
+    check_exportable(detector, str(config["model"]["name"]))
     data = _data(config)
     with folder_beside(out) as made:
         graph = Graph(detector, reading, keys.input)
@@ -93,7 +93,7 @@ def export(
     return found
 
 
-def _check_exportable(detector: Detector, name: str) -> None:
+def check_exportable(detector: Detector, name: str) -> None:
     """Refuse what one pass through a graph cannot say.
 
     Raises:

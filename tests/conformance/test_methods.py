@@ -29,9 +29,11 @@ from adbench.training.checkpoints import Checkpoint
 from adbench.training.data import build_datamodule, check_requirements
 from adbench.training.session import train
 from tests.data import trees
+from tests.deploy.equal import scores_by_everything
 from tests.e2e.verbs import process
 
 MODELS = options("model")
+EXPORTABLE = {"glass", "ulsad", "dfr", "realnet", "simplenet", "patchcore", "subspace", "padim"}
 FOLDER = Path(__file__).parents[1] / "methods"
 
 
@@ -188,6 +190,23 @@ def test_a_fresh_process_scores_renamed_copies_in_another_order_alike(run, data,
         assert row["label"] == "-1"
         score = known[names[row["path"]]]
         assert float(row["score"]) == pytest.approx(score, rel=1e-4, abs=1e-5)
+
+
+def test_detector_exports_and_service_give_one_score(run, data, tmp_path):
+    model, folder, _ = run
+    stored = {
+        data / row["path"]: float(row["score"])
+        for row in csv.DictReader((folder / "predictions.csv").open())
+    }
+    files = list(stored)
+    if model not in EXPORTABLE:
+        with pytest.raises(UserError, match="has no export: "):
+            scores_by_everything(folder, model, files, tmp_path)
+        return
+    found = scores_by_everything(folder, model, files, tmp_path)
+    assert set(found) == {"reloaded", "service", "onnxruntime", "openvino"}
+    for name, scores in found.items():
+        assert scores == pytest.approx(list(stored.values()), abs=1e-4, rel=1e-4), name
 
 
 def figures(folder):
