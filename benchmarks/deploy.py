@@ -12,14 +12,10 @@ Every part prints one JSON document.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import csv
-import io
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from adbench.config.plain import plain_keys
 from adbench.deploy.settings import BenchmarkKeys
+from benchmarks.deploy_load import Load, children, quarters, resident, watch_memory
 from tests.deploy.http import Served
 
 
@@ -41,8 +38,17 @@ def say(line):
     print(line, file=sys.stderr, flush=True)
 
 
+WIDTHS = {
+    "glass_cpu: a column a channel, H=512": {"aggregation": "paper", "hidden": 512},
+    "published: 1536 columns, H=1024": {"aggregation": "code", "embed": 1536, "hidden": 1024},
+}
+
+
 def speed(options):
-    """GLASS on ResNet-18, 256 px, batch 8, untrained head: its arithmetic is a trained one's."""
+    """GLASS on ResNet-18, 256 px, batch 8, untrained head: its arithmetic is a trained one's.
+
+    The bare backbone is the detector's own: where weights lie channels last, they do for both.
+    """
     import torch
 
     from adbench.backbones import build_backbone
@@ -54,10 +60,8 @@ def speed(options):
     made = {"layers": ["layer2", "layer3"], "weights": options.weights}
     backbone = build_backbone("resnet18.tv_in1k", **made)
     found = {}
-    for hidden in (512, 1024):
-        detector = GlassDetector(
-            backbone.config, (256, 256), embed=options.embed, hidden=hidden, extractor=backbone
-        )
+    for name, widths in WIDTHS.items():
+        detector = GlassDetector(backbone.config, (256, 256), extractor=backbone, **widths)
         for buffer in (detector.weight, detector.bias, detector.output):
             buffer.normal_(std=0.05)
         with tempfile.TemporaryDirectory() as folder:
@@ -70,13 +74,31 @@ def speed(options):
             words += [f"seconds={options.seconds}", "engines=[eager,onnx,openvino]"]
             words += ["peers=anomalib"] if options.peers else []
             told = benchmark(Path(folder), plain_keys(BenchmarkKeys, words, "benchmark"), say)
-        found[f"hidden {hidden}"] = {
+        found[name] = {
             "network": told["network"]["8"],
+            "channels_last": channels_last(detector, words),
             "peers": told.get("peers"),
             "machine": told["machine"],
             "threads": told["threads"],
         }
     return found
+
+
+def channels_last(detector, words):
+    """Return the figures of bare backbone and eager detector with weights laid channels last."""
+    import copy
+
+    import torch
+
+    from adbench.deploy.benchmark import bare_backbone
+    from adbench.deploy.measuring import measured
+    from adbench.deploy.torch_engine import TorchEngine
+
+    cpu = torch.device("cpu")
+    turned = copy.deepcopy(detector).eval().to(memory_format=torch.channels_last)
+    subjects = {"eager": TorchEngine(turned, cpu)}
+    subjects["bare backbone"] = bare_backbone(turned.backbone, cpu)
+    return measured(subjects, (256, 256), 8, plain_keys(BenchmarkKeys, words, "benchmark"))
 
 
 def equal(options):
@@ -162,136 +184,6 @@ def service(options):
     found["after"] = load.burst(load.jobs(30, bad=0), clients=8)
     served.end()
     return found
-
-
-class Load:
-    """Requests to a service, and what became of them."""
-
-    def __init__(self, served, bodies, stored):
-        self.served, self.bodies, self.stored = served, bodies, stored
-        self.rng = random.Random(0)
-
-    def jobs(self, count, bad):
-        """Return files, None for a malformed request."""
-        files = list(self.bodies)
-        return [None if self.rng.random() < bad else self.rng.choice(files) for _ in range(count)]
-
-    def burst(self, jobs, clients):
-        """Each client sends its next request when it has its answer."""
-        start = time.perf_counter()
-        with concurrent.futures.ThreadPoolExecutor(clients) as pool:
-            answers = list(pool.map(lambda n: self.ask(jobs[n], n), range(len(jobs))))
-        return self.told(jobs, answers, time.perf_counter() - start)
-
-    def arriving(self, jobs, clients, rate):
-        """Requests arrive by a Poisson process, whether or not somebody is free to send them."""
-        due, at = [], 0.0
-        for _ in jobs:
-            at += self.rng.expovariate(rate)
-            due.append(at)
-        start = time.perf_counter()
-
-        def one(number):
-            time.sleep(max(0.0, start + due[number] - time.perf_counter()))
-            status, _, answer = self.ask(jobs[number], number)
-            return status, time.perf_counter() - start - due[number], answer
-
-        with concurrent.futures.ThreadPoolExecutor(clients) as pool:
-            answers = list(pool.map(one, range(len(jobs))))
-        return self.told(jobs, answers, time.perf_counter() - start)
-
-    def ask(self, job, number):
-        return ask(self.served, job, self.bodies, number)
-
-    def told(self, jobs, answers, seconds):
-        pairs = list(zip(jobs, answers, strict=True))
-        good = [(job, a) for job, a in pairs if job is not None]
-        bad = [a for job, a in pairs if job is None]
-        judged = [(job, a) for job, a in good if a[0] == 200]
-        times = [a[1] for _, a in judged]
-        statuses = [a[0] for _, a in good]
-        return {
-            "requests": len(jobs),
-            "good": {status: statuses.count(status) for status in sorted(set(statuses))},
-            "wrong_scores": sum(abs(a[2]["score"] - self.stored[job]) > 1e-4 for job, a in judged),
-            "bad": len(bad),
-            "bad_with_4xx": sum(400 <= a[0] < 500 for a in bad),
-            "requests_per_second": len(jobs) / seconds,
-            **{
-                f"p{q}_ms": 1000 * float(np.quantile(times, q / 100)) for q in (50, 95, 99) if times
-            },
-        }
-
-
-def timed(served, body):
-    start = time.perf_counter()
-    status, _, answer = served.call("POST", "/v1/score", body)
-    return status, time.perf_counter() - start, answer
-
-
-def ask(served, job, bodies, number):
-    if job is not None:
-        return timed(served, bodies[job])
-    picture = next(iter(bodies.values()))
-    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\n"
-    kind = number % 6
-    start = time.perf_counter()
-    if kind == 5:
-        status = slow(served, head)
-    elif kind == 4:
-        status = slow(served, head + b"Content-Type: image/png\r\nContent-Length: 9000\r\n\r\nabc")
-    elif kind == 3:
-        status = served.call("POST", "/v1/score", picture, X_Long="a" * 40_000)[0]
-    else:
-        body = (picture[: len(picture) // 2], BOMB, b"GIF89a no picture")[kind]
-        status = served.call("POST", "/v1/score", body)[0]
-    return status, time.perf_counter() - start, None
-
-
-def bomb():
-    from PIL import Image
-
-    made = io.BytesIO()
-    Image.new("1", (12_000, 12_000)).save(made, "PNG")
-    return made.getvalue()
-
-
-BOMB = bomb()
-
-
-def slow(served, start):
-    """A client that does not send the rest."""
-    host, _, port = served.place.partition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as line:
-        line.sendall(start)
-        return int(line.recv(200).split()[1])
-
-
-def children(pid):
-    told = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
-    return [int(word) for word in told.split()]
-
-
-def resident(pid):
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return 0.0
-
-
-def watch_memory(served, found, stop):
-    while not stop.is_set():
-        found.append(sum(map(resident, [served.process.pid, *children(served.process.pid)])))
-        time.sleep(0.25)
-
-
-def quarters(values):
-    """Return the medians of four quarters of a series, MiB."""
-    parts = np.array_split(np.array(values), 4) if len(values) >= 4 else [np.array(values)]
-    return [round(float(np.median(part)), 1) for part in parts if len(part)]
 
 
 def predict(options):
@@ -393,7 +285,6 @@ def main():
     parts = parser.add_subparsers(dest="part", required=True)
     part = parts.add_parser("speed")
     part.add_argument("--weights", required=True)
-    part.add_argument("--embed", type=int, default=512)
     part.add_argument("--seconds", type=float, default=20)
     part.add_argument("--threads", type=int, default=2)
     part.add_argument("--peers", action="store_true")

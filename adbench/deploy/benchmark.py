@@ -50,7 +50,7 @@ def benchmark(folder: Path, keys: BenchmarkKeys, say: Callable[[str], None]) -> 
         engines = _engines(detector, reading, rule, keys, device, Path(temporary), absent, say)
         subjects: dict[str, Callable[[NDArray[np.uint8]], Any]] = dict(engines)
         if isinstance(backbone, nn.Module):
-            subjects["bare backbone"] = _bare(backbone, device)
+            subjects["bare backbone"] = bare_backbone(backbone, device)
         document: dict[str, Any] = {
             "schema": SCHEMA,
             "model": name,
@@ -149,7 +149,7 @@ def replace_forward(detector: Any) -> Any:
     return copied
 
 
-def _bare(backbone: nn.Module, device: torch.device) -> Callable[[NDArray[np.uint8]], Any]:
+def bare_backbone(backbone: nn.Module, device: torch.device) -> Callable[[NDArray[np.uint8]], Any]:
     """Return the backbone alone, cut at the layer the detector reads, eager, input included."""
 
     @torch.inference_mode()
