@@ -204,9 +204,11 @@ def test_detector_exports_and_service_give_one_score(run, data, tmp_path):
             scores_by_everything(folder, model, files, tmp_path)
         return
     found = scores_by_everything(folder, model, files, tmp_path)
-    assert set(found) == {"reloaded", "service", "onnxruntime", "openvino"}
+    assert set(found) == {"reloaded", "service", "onnx", "openvino", "fp16"}
     for name, scores in found.items():
-        assert scores == pytest.approx(list(stored.values()), abs=1e-4, rel=1e-4), name
+        known, close = list(stored.values()), 1e-2 if name == "fp16" else 1e-4
+        print(model, name, max(abs(a - b) for a, b in zip(scores, known, strict=True)))
+        assert scores == pytest.approx(known, abs=close, rel=close), name
 
 
 def figures(folder):

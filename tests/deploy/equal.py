@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-import numpy as np
+import pytest
 
 from adbench.deploy.card import Card
 from adbench.deploy.export import check_exportable, stamp, write_onnx
@@ -18,12 +18,18 @@ from adbench.methods.base import load_detector
 
 
 def scores_by_everything(folder, model, files, temporary):
-    """Return name -> scores: the detector read again, the service's worker, ONNX, OpenVINO.
+    """Return name -> scores: the detector read again, the service's worker, ONNX, OpenVINO, fp16.
+
+    One trace serves all files. fp16 is ONNX with halved weights.
 
     Raises:
         UserError: the method has no export; says why.
     """
     import openvino
+    from onnx import load as loaded
+    from onnx import save
+
+    from adbench.deploy.quantise import halve_weights
 
     detector, reading, rule, sha256 = open_detector(folder)
     check_exportable(detector, model)
@@ -32,13 +38,16 @@ def scores_by_everything(folder, model, files, temporary):
     onnx, xml = temporary / "detector.onnx", temporary / "detector.xml"
     write_onnx(Graph(detector, reading, "uint8"), onnx, reading, "uint8")
     openvino.save_model(openvino.convert_model(onnx), xml, compress_to_fp16=False)
-    for path in (onnx, xml):
+    half = temporary / "half.onnx"
+    halved = loaded(onnx)
+    halve_weights(halved)
+    save(halved, half)
+    pictures = [reading.picture(file, 10**7) for file in files]
+    for name, path in (("onnx", onnx), ("openvino", xml), ("fp16", half)):
         stamp(path, Card(model, sha256, "uint8", "fp32", reading, rule, {}))
-        engine = opened_export(path, threads=1)
-        inspector = Inspector(engine, reading, rule, model, sha256)
-        pictures = [reading.picture(file, 10**7) for file in files]
-        found[engine.name] = [each.score for each in inspector.judged(pictures)]
-        assert served(inspector, files[:1]) == [np.float32(found[engine.name][0])]
+        inspector = Inspector(opened_export(path, threads=1), reading, rule, model, sha256)
+        found[name] = [each.score for each in inspector.judged(pictures)]
+        assert served(inspector, files[:1]) == pytest.approx(found[name][:1], abs=1e-5)
     return found
 
 
