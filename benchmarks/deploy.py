@@ -170,9 +170,8 @@ def service(options):
         rate = options.share * best["requests_per_second"]
         jobs = load.jobs(options.requests // options.blocks, bad=0.05)
         blocks.append((alone, best, load.arriving(jobs, clients=16, rate=rate)))
-        say(
-            f"block {len(blocks)}: alone {alone['p50_ms']:.0f} ms, carried p95 {blocks[-1][2]['p95_ms']:.0f} ms"
-        )
+        told = alone["p50_ms"], blocks[-1][2]["p95_ms"]
+        say("block {}: alone {:.0f} ms, carried p95 {:.0f} ms".format(len(blocks), *told))
     stop.set()
     watcher.join()
     found = {"carried": carried(blocks), "share_of_capacity": options.share}
