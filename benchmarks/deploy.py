@@ -47,44 +47,51 @@ WIDTHS = {
 def speed(options):
     """GLASS on ResNet-18, 256 px, batch 8, untrained head: its arithmetic is a trained one's.
 
-    The bare backbone is the detector's own: where weights lie channels last, they do for both.
+    Bare backbone and engines in turns, round by round. The bare backbone is the detector's own:
+    where weights lie channels last, they do for both.
     """
     import torch
 
     from adbench.backbones import build_backbone
-    from adbench.deploy.benchmark import benchmark
-    from adbench.methods.base import save_detector
+    from adbench.deploy.benchmark import bare_backbone, engines_of
+    from adbench.deploy.decision import Rule
+    from adbench.deploy.measuring import measured
+    from adbench.deploy.parity import machine
+    from adbench.deploy.peers import anomalib_beside
+    from adbench.deploy.reading import Reading
     from adbench.methods.glass.detector import GlassDetector
+    from adbench.training.threshold import StoredThreshold, Threshold
 
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     made = {"layers": ["layer2", "layer3"], "weights": options.weights}
     backbone = build_backbone("resnet18.tv_in1k", **made)
-    found = {}
-    for name, widths in WIDTHS.items():
-        detector = GlassDetector(backbone.config, (256, 256), extractor=backbone, **widths)
+    reading, cpu = Reading((256, 256)), torch.device("cpu")
+    rule = Rule.of(StoredThreshold(Threshold(0.5, "untrained", None), np.zeros(0), None))
+    words = ["run=x", "batches=[8]", "rounds=7", f"threads={options.threads}"]
+    words += [f"seconds={options.seconds}", f"engines=[{options.engines}]"]
+    keys = plain_keys(BenchmarkKeys, words, "benchmark")
+    found = {"machine": machine(), "threads": options.threads, "torch": torch.__version__}
+    for name in [list(WIDTHS)[number] for number in options.widths]:
+        detector = GlassDetector(backbone.config, (256, 256), extractor=backbone, **WIDTHS[name])
+        detector.eval()
         for buffer in (detector.weight, detector.bias, detector.output):
             buffer.normal_(std=0.05)
+        say(name)
         with tempfile.TemporaryDirectory() as folder:
-            pictures = {"size": [256, 256], "fit": "squash", "bits": None}
-            save_detector(detector, Path(folder), pictures)
-            document = {"schema": 1, "value": 0.5, "source": "untrained", "pixel": 0.5}
-            document |= {"expected_false_alarm_rate": None, "held_out_scores": []}
-            (Path(folder) / "threshold.json").write_text(json.dumps(document))
-            words = [f"run={folder}", "batches=[8]", "rounds=7", f"threads={options.threads}"]
-            words += [f"seconds={options.seconds}", "engines=[eager,onnx,openvino]"]
-            words += ["peers=anomalib"] if options.peers else []
-            told = benchmark(Path(folder), plain_keys(BenchmarkKeys, words, "benchmark"), say)
-        found[name] = {
-            "network": told["network"]["8"],
-            "channels_last": channels_last(detector, words),
-            "peers": told.get("peers"),
-            "machine": told["machine"],
-            "threads": told["threads"],
-        }
+            absent: dict[str, str] = {}
+            subjects = {"bare backbone": bare_backbone(detector.backbone, cpu)}
+            given = (detector, reading, rule, keys, cpu, Path(folder), absent, say)
+            subjects |= engines_of(*given)
+            found[name] = {"network": measured(subjects, (256, 256), 8, keys), "absent": absent}
+        if options.peers:
+            found[name]["peers"] = anomalib_beside("glass", detector, reading, keys, say)
+        else:
+            found[name]["channels_last"] = channels_last(detector, keys)
     return found
 
 
-def channels_last(detector, words):
+def channels_last(detector, keys):
     """Return the figures of bare backbone and eager detector with weights laid channels last."""
     import copy
 
@@ -98,7 +105,7 @@ def channels_last(detector, words):
     turned = copy.deepcopy(detector).eval().to(memory_format=torch.channels_last)
     subjects = {"eager": TorchEngine(turned, cpu)}
     subjects["bare backbone"] = bare_backbone(turned.backbone, cpu)
-    return measured(subjects, (256, 256), 8, plain_keys(BenchmarkKeys, words, "benchmark"))
+    return measured(subjects, (256, 256), 8, keys)
 
 
 def equal(options):
@@ -313,8 +320,10 @@ def main():
     parts = parser.add_subparsers(dest="part", required=True)
     part = parts.add_parser("speed")
     part.add_argument("--weights", required=True)
-    part.add_argument("--seconds", type=float, default=20)
+    part.add_argument("--seconds", type=float, default=10)
     part.add_argument("--threads", type=int, default=2)
+    part.add_argument("--engines", default="eager,onnx,openvino")
+    part.add_argument("--widths", type=int, nargs="+", default=[0, 1])
     part.add_argument("--peers", action="store_true")
     part = parts.add_parser("equal")
     part.add_argument("runs", nargs="+")

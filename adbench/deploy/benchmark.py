@@ -47,7 +47,7 @@ def benchmark(folder: Path, keys: BenchmarkKeys, say: Callable[[str], None]) -> 
     backbone = getattr(detector, "backbone", None)
     absent: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        engines = _engines(detector, reading, rule, keys, device, Path(temporary), absent, say)
+        engines = engines_of(detector, reading, rule, keys, device, Path(temporary), absent, say)
         subjects: dict[str, Callable[[NDArray[np.uint8]], Any]] = dict(engines)
         if isinstance(backbone, nn.Module):
             subjects["bare backbone"] = bare_backbone(backbone, device)
@@ -84,7 +84,7 @@ def benchmark(folder: Path, keys: BenchmarkKeys, say: Callable[[str], None]) -> 
     return document
 
 
-def _engines(
+def engines_of(
     detector: Any,
     reading: Any,
     rule: Any,
