@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -99,12 +101,11 @@ def engines_of(
     if "eager" in keys.engines:
         found["eager"] = TorchEngine(detector, device)
     if "compile" in keys.engines:
-        why = None if device.type == "cuda" or shutil.which("g++") else "no C++ compiler (g++)"
-        if why is None:
-            compiled = replace_forward(detector)
-            found["compile"] = TorchEngine(compiled, device)
+        compiled = compiled_engine(detector, reading.size, keys.batches[0], device)
+        if isinstance(compiled, str):
+            absent["compile"] = compiled
         else:
-            absent["compile"] = why
+            found["compile"] = compiled
     exported = [kind for kind in keys.engines if kind in ("onnx", "openvino")]
     missing = {"onnx": "onnxruntime", "openvino": "openvino"}
     for kind in exported:
@@ -140,13 +141,23 @@ def _none(absent: dict[str, str], why: Mapping[str, str]) -> dict[str, Any]:
     return {}
 
 
-def replace_forward(detector: Any) -> Any:
-    """Return a copy of a detector whose forward is compiled."""
-    import copy
+def compiled_engine(
+    detector: Any, size: tuple[int, int], batch: int, device: torch.device
+) -> TorchEngine | str:
+    """Return the engine of a copy whose forward is compiled and has run once, or why there is none.
 
+    torch.compile writes C++ and calls a compiler at the first pictures, not before.
+    """
+    if device.type != "cuda" and not shutil.which(os.environ.get("CXX", "g++")):
+        return "no C++ compiler (g++, or the one that CXX names)"
     copied = copy.deepcopy(detector)
     copied.compile(dynamic=False)
-    return copied
+    engine = TorchEngine(copied, device)
+    try:
+        engine(np.zeros((batch, *size, 3), np.uint8))
+    except Exception as error:  # of the tracer, the compiler, or what it linked
+        return " ".join(f"it cannot be compiled: {error}".split())[:300]
+    return engine
 
 
 def bare_backbone(backbone: nn.Module, device: torch.device) -> Callable[[NDArray[np.uint8]], Any]:
