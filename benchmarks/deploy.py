@@ -1,6 +1,6 @@
 """What the deployment must show, measured: speed, equal scores, a service under load, a long run.
 
-    python benchmarks/deploy.py speed --weights RESNET18 [--seconds 2]
+    python benchmarks/deploy.py speed --weights RESNET18 [--channels-last] [--peers]
     python benchmarks/deploy.py equal RUN ...
     python benchmarks/deploy.py service RUN [--requests 2000] [--share 0.5]
     python benchmarks/deploy.py predict RUN [--pictures 5000]
@@ -86,7 +86,7 @@ def speed(options):
             found[name] = {"network": measured(subjects, (256, 256), 8, keys), "absent": absent}
         if options.peers:
             found[name]["peers"] = anomalib_beside("glass", detector, reading, keys, say)
-        else:
+        if options.channels_last:
             found[name]["channels_last"] = channels_last(detector, keys)
     return found
 
@@ -325,6 +325,7 @@ def main():
     part.add_argument("--engines", default="eager,onnx,openvino")
     part.add_argument("--widths", type=int, nargs="+", default=[0, 1])
     part.add_argument("--peers", action="store_true")
+    part.add_argument("--channels-last", action="store_true")
     part = parts.add_parser("equal")
     part.add_argument("runs", nargs="+")
     part.add_argument("--pictures", type=int, default=16)
