@@ -72,6 +72,8 @@ def speed(options):
     words += [f"seconds={options.seconds}", f"engines=[{options.engines}]"]
     keys = plain_keys(BenchmarkKeys, words, "benchmark")
     found = {"machine": machine(), "threads": options.threads, "torch": torch.__version__}
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    found["clock"] = clock.__name__
     for name in [list(WIDTHS)[number] for number in options.widths]:
         detector = GlassDetector(backbone.config, (256, 256), extractor=backbone, **WIDTHS[name])
         detector.eval()
@@ -83,15 +85,18 @@ def speed(options):
             subjects = {"bare backbone": bare_backbone(detector.backbone, cpu)}
             given = (detector, reading, rule, keys, cpu, Path(folder), absent, say)
             subjects |= engines_of(*given)
-            found[name] = {"network": measured(subjects, (256, 256), 8, keys), "absent": absent}
+            found[name] = {
+                "network": measured(subjects, (256, 256), 8, keys, clock),
+                "absent": absent,
+            }
         if options.peers:
-            found[name]["peers"] = anomalib_beside("glass", detector, reading, keys, say)
+            found[name]["peers"] = anomalib_beside("glass", detector, reading, keys, say, clock)
         if options.channels_last:
-            found[name]["channels_last"] = channels_last(detector, keys)
+            found[name]["channels_last"] = channels_last(detector, keys, clock)
     return found
 
 
-def channels_last(detector, keys):
+def channels_last(detector, keys, clock):
     """Return the figures of bare backbone and eager detector with weights laid channels last."""
     import copy
 
@@ -105,7 +110,7 @@ def channels_last(detector, keys):
     turned = copy.deepcopy(detector).eval().to(memory_format=torch.channels_last)
     subjects = {"eager": TorchEngine(turned, cpu)}
     subjects["bare backbone"] = bare_backbone(turned.backbone, cpu)
-    return measured(subjects, (256, 256), 8, keys)
+    return measured(subjects, (256, 256), 8, keys, clock)
 
 
 def equal(options):
@@ -326,6 +331,7 @@ def main():
     part.add_argument("--widths", type=int, nargs="+", default=[0, 1])
     part.add_argument("--peers", action="store_true")
     part.add_argument("--channels-last", action="store_true")
+    part.add_argument("--cpu-time", action="store_true", help="with --threads 1: others work too")
     part = parts.add_parser("equal")
     part.add_argument("runs", nargs="+")
     part.add_argument("--pictures", type=int, default=16)

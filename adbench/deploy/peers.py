@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ def anomalib_beside(
     reading: Any,
     keys: BenchmarkKeys,
     say: Callable[[str], None],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
     """Return images/s of both, measured in turns at every batch; or ``why`` there is nothing.
 
@@ -47,7 +49,8 @@ def anomalib_beside(
             made = getattr(models, kind)(backbone=backbone, pre_trained=False, **given)
             subjects[label] = _called(getattr(made, "model", made).eval())
         found = {
-            str(batch): measured(subjects, reading.size, batch, keys) for batch in keys.batches
+            str(batch): measured(subjects, reading.size, batch, keys, clock)
+            for batch in keys.batches
         }
     except Exception as error:  # another project's constructor and forward
         return _nothing(f"anomalib's {kind} cannot be run untrained: {error}", say)
