@@ -141,6 +141,11 @@ def write_onnx(graph: Graph, path: Path, reading: Reading, kind: str) -> None:
             told = " ".join(str(error.__cause__ or error).split())[:300]
             raise UserError(f"the detector cannot be traced: {told}") from error
         assert program is not None
+        traced = program.model.graph.inputs[0].shape
+        assert traced is not None
+        fixed = [traced[axis] for axis in sides if isinstance(traced[axis], int)]
+        if fixed:  # the exporter gives up quietly where the code counts pictures
+            raise UserError(f"the detector cannot be traced: it fixes batch or sides at {fixed}")
         program.save(path, external_data=False)
 
 
