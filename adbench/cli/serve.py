@@ -22,7 +22,8 @@ first line on stdout is the address. Ctrl-C answers what was taken, then ends.
   token_file=FILE            bearer token; else ADBENCH_SERVE_TOKEN; else none
   workers=1 threads=1        processes for each run, and their threads
   batch_size=8 queue=32      scored together; waiting before 429
-  max_bytes=33554432 max_pixels=50000000 max_images=16 body_seconds=10 drain_seconds=30
+  max_bytes=33554432 max_pixels=50000000 max_images=16
+  head_seconds=10 body_seconds=10 drain_seconds=30
 
 conf/serve.yaml has every key."""
 

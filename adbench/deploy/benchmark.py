@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -47,10 +49,10 @@ def benchmark(folder: Path, keys: BenchmarkKeys, say: Callable[[str], None]) -> 
     backbone = getattr(detector, "backbone", None)
     absent: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        engines = _engines(detector, reading, rule, keys, device, Path(temporary), absent, say)
+        engines = engines_of(detector, reading, rule, keys, device, Path(temporary), absent, say)
         subjects: dict[str, Callable[[NDArray[np.uint8]], Any]] = dict(engines)
         if isinstance(backbone, nn.Module):
-            subjects["bare backbone"] = _bare(backbone, device)
+            subjects["bare backbone"] = bare_backbone(backbone, device)
         document: dict[str, Any] = {
             "schema": SCHEMA,
             "model": name,
@@ -84,7 +86,7 @@ def benchmark(folder: Path, keys: BenchmarkKeys, say: Callable[[str], None]) -> 
     return document
 
 
-def _engines(
+def engines_of(
     detector: Any,
     reading: Any,
     rule: Any,
@@ -99,12 +101,11 @@ def _engines(
     if "eager" in keys.engines:
         found["eager"] = TorchEngine(detector, device)
     if "compile" in keys.engines:
-        why = None if device.type == "cuda" or shutil.which("g++") else "no C++ compiler (g++)"
-        if why is None:
-            compiled = replace_forward(detector)
-            found["compile"] = TorchEngine(compiled, device)
+        compiled = compiled_engine(detector, reading.size, keys.batches[0], device)
+        if isinstance(compiled, str):
+            absent["compile"] = compiled
         else:
-            absent["compile"] = why
+            found["compile"] = compiled
     exported = [kind for kind in keys.engines if kind in ("onnx", "openvino")]
     missing = {"onnx": "onnxruntime", "openvino": "openvino"}
     for kind in exported:
@@ -140,16 +141,26 @@ def _none(absent: dict[str, str], why: Mapping[str, str]) -> dict[str, Any]:
     return {}
 
 
-def replace_forward(detector: Any) -> Any:
-    """Return a copy of a detector whose forward is compiled."""
-    import copy
+def compiled_engine(
+    detector: Any, size: tuple[int, int], batch: int, device: torch.device
+) -> TorchEngine | str:
+    """Return the engine of a copy whose forward is compiled and has run once, or why there is none.
 
+    torch.compile writes C++ and calls a compiler at the first pictures, not before.
+    """
+    if device.type != "cuda" and not shutil.which(os.environ.get("CXX", "g++")):
+        return "no C++ compiler (g++, or the one that CXX names)"
     copied = copy.deepcopy(detector)
     copied.compile(dynamic=False)
-    return copied
+    engine = TorchEngine(copied, device)
+    try:
+        engine(np.zeros((batch, *size, 3), np.uint8))
+    except Exception as error:  # of the tracer, the compiler, or what it linked
+        return " ".join(f"it cannot be compiled: {error}".split())[:300]
+    return engine
 
 
-def _bare(backbone: nn.Module, device: torch.device) -> Callable[[NDArray[np.uint8]], Any]:
+def bare_backbone(backbone: nn.Module, device: torch.device) -> Callable[[NDArray[np.uint8]], Any]:
     """Return the backbone alone, cut at the layer the detector reads, eager, input included."""
 
     @torch.inference_mode()

@@ -20,6 +20,17 @@ class RefusedError(Exception):
         self.status, self.why = status, why
 
 
+class Held:
+    """Bytes of bodies that are arriving, all connections together: at most ``most`` at a time."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.bytes = most, 0
+
+
+class FullError(Exception):
+    """Bodies that are arriving hold as many bytes as may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """A picture as it was sent: its name and its bytes, not yet looked at."""
@@ -28,11 +39,12 @@ class Upload:
     data: bytes
 
 
-async def uploads(request: Request, keys: ServeKeys) -> list[Upload]:
+async def uploads(request: Request, keys: ServeKeys, held: Held) -> list[Upload]:
     """Return the pictures of a request: one as the body itself, or several as multipart.
 
     Raises:
         RefusedError: the type is not taken, or the body is empty, too large or too slow.
+        FullError: others' bodies hold the memory that there is for them.
     """
     kind = request.headers.get("content-type", "").lower()
     if not kind.startswith(_TYPES):
@@ -43,7 +55,7 @@ async def uploads(request: Request, keys: ServeKeys) -> list[Upload]:
         )
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RefusedError(415, "compressed bodies are not taken")
-    data = await _body(request, keys)
+    data = await _body(request, keys, held)
     if not data:
         raise RefusedError(400, "the body is empty: a picture is expected")
     if not kind.startswith("multipart/"):
@@ -51,7 +63,7 @@ async def uploads(request: Request, keys: ServeKeys) -> list[Upload]:
     return _parts(data, request.headers["content-type"], keys.max_images)
 
 
-async def _body(request: Request, keys: ServeKeys) -> bytes:
+async def _body(request: Request, keys: ServeKeys, held: Held) -> bytes:
     told = request.headers.get("content-length")
     if told is not None and (not told.isdecimal() or int(told) > keys.max_bytes):
         raise RefusedError(413, f"at most {keys.max_bytes} bytes are taken")
@@ -60,12 +72,17 @@ async def _body(request: Request, keys: ServeKeys) -> bytes:
         async with asyncio.timeout(keys.body_seconds):
             async for chunk in request.stream():
                 found += chunk
+                held.bytes += len(chunk)
                 if len(found) > keys.max_bytes:
                     raise RefusedError(413, f"at most {keys.max_bytes} bytes are taken")
+                if held.bytes > held.most:
+                    raise FullError
     except TimeoutError:
         raise RefusedError(408, f"the body took longer than {keys.body_seconds} s") from None
     except ClientDisconnect:
         raise RefusedError(400, "the connection ended within the body") from None
+    finally:
+        held.bytes -= len(found)
     return bytes(found)
 
 

@@ -55,7 +55,7 @@ def export(
     torch.set_num_threads(keys.threads)
     detector, reading, rule, sha256 = open_detector(folder)
     name = f"{config['model']['name']}@{sha256[:12]}"
-    _check_exportable(detector, str(config["model"]["name"]))
+    check_exportable(detector, str(config["model"]["name"]))
     data = _data(config)
     with folder_beside(out) as made:
         graph = Graph(detector, reading, keys.input)
@@ -93,7 +93,7 @@ def export(
     return found
 
 
-def _check_exportable(detector: Detector, name: str) -> None:
+def check_exportable(detector: Detector, name: str) -> None:
     """Refuse what one pass through a graph cannot say.
 
     Raises:
@@ -141,6 +141,11 @@ def write_onnx(graph: Graph, path: Path, reading: Reading, kind: str) -> None:
             told = " ".join(str(error.__cause__ or error).split())[:300]
             raise UserError(f"the detector cannot be traced: {told}") from error
         assert program is not None
+        traced = program.model.graph.inputs[0].shape
+        assert traced is not None
+        fixed = [traced[axis] for axis in sides if isinstance(traced[axis], int)]
+        if fixed:  # the exporter gives up quietly where the code counts pictures
+            raise UserError(f"the detector cannot be traced: it fixes batch or sides at {fixed}")
         program.save(path, external_data=False)
 
 

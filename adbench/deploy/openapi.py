@@ -9,7 +9,7 @@ from adbench import __version__
 _BAD = {
     "400": "empty, or no such run",
     "401": "the bearer token is missing or wrong",
-    "408": "the body came too slowly",
+    "408": "the head or the body came too slowly",
     "411": "a body is expected",
     "413": "too many bytes, pixels or pictures",
     "415": "a content type that is not taken",

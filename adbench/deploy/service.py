@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adbench.deploy.bodies import RefusedError, Upload, uploads
+from adbench.deploy.bodies import FullError, Held, RefusedError, Upload, uploads
 from adbench.deploy.openapi import openapi
 from adbench.deploy.settings import ServeKeys
 from adbench.deploy.station import BusyError, GoneError, Reply, Station
@@ -39,6 +39,7 @@ _SAFE = {
     "Cache-Control": "no-store",
 }
 _HEAD_BYTES = 16 << 10
+_ARRIVING = 8  # bodies of the largest size that may be in memory before they are whole
 _BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -97,8 +98,8 @@ class Service:
     def __init__(self, stations: Mapping[str, Station], keys: ServeKeys, token: str | None) -> None:
         self.stations, self.keys, self.token = dict(stations), keys, token
         self.figures = Figures(self.stations)
+        self.held = Held(_ARRIVING * keys.max_bytes)
         self.paused = False
-        self.started = asyncio.Event()
         self.app = Starlette(routes=self._routes(), lifespan=self._lifespan)
 
     def _routes(self) -> list[Route]:
@@ -135,6 +136,9 @@ class Service:
                 answer = _refusal(error.status, error.why)
             except BusyError:
                 answer = _refusal(429, f"{self.keys.queue} pictures wait already; try again")
+                answer.headers["Retry-After"] = "1"
+            except FullError:
+                answer = _refusal(429, "too many large bodies are arriving; try again")
                 answer.headers["Retry-After"] = "1"
             except GoneError:
                 answer = _refusal(503, "the worker that had the picture died; send it again")
@@ -182,7 +186,7 @@ class Service:
             raise RefusedError(503, "paused")
         if station.pending >= self.keys.queue:  # before a body is read that nobody can score
             raise BusyError
-        return station, await uploads(request, self.keys)
+        return station, await uploads(request, self.keys, self.held)
 
     async def _score(self, request: Request) -> Response:
         start = time.perf_counter()

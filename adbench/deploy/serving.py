@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
+from adbench.deploy.protocol import head_timed
 from adbench.deploy.service import Service
 from adbench.deploy.settings import ServeKeys
 from adbench.deploy.station import Station
@@ -114,7 +115,7 @@ async def _serve(
         service = Service(stations, keys, token)
         config = uvicorn.Config(
             service.app,
-            http="h11",
+            http=head_timed(keys.head_seconds),
             ws="none",
             log_level="warning",
             access_log=False,

@@ -134,6 +134,7 @@ class ServeKeys:
     max_bytes: Annotated[int, Within(1024, 1 << 31)] = 32 << 20
     max_pixels: Count = 50_000_000
     max_images: Annotated[int, Within(1, 1024)] = 16
+    head_seconds: Annotated[float, Within(0.1, 3600)] = 10.0
     body_seconds: Annotated[float, Within(0.1, 3600)] = 10.0
     drain_seconds: Annotated[float, Within(0, 3600)] = 30.0
     device: Literal["auto", "cpu", "gpu"] = "auto"

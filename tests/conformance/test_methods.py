@@ -29,9 +29,11 @@ from adbench.training.checkpoints import Checkpoint
 from adbench.training.data import build_datamodule, check_requirements
 from adbench.training.session import train
 from tests.data import trees
+from tests.deploy.equal import scores_by_everything
 from tests.e2e.verbs import process
 
 MODELS = options("model")
+EXPORTED = ("glass", "ulsad", "dfr", "realnet", "simplenet", "patchcore", "subspace")
 FOLDER = Path(__file__).parents[1] / "methods"
 
 
@@ -188,6 +190,28 @@ def test_a_fresh_process_scores_renamed_copies_in_another_order_alike(run, data,
         assert row["label"] == "-1"
         score = known[names[row["path"]]]
         assert float(row["score"]) == pytest.approx(score, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_detector_exports_and_service_give_one_score(run, data, tmp_path):
+    model, folder, _ = run
+    if model not in (*EXPORTED, "glad"):
+        pytest.skip("exported alike, not promised")
+    stored = {
+        data / row["path"]: float(row["score"])
+        for row in csv.DictReader((folder / "predictions.csv").open())
+    }
+    files = list(stored)
+    if model == "glad":
+        with pytest.raises(UserError, match="has no export: "):
+            scores_by_everything(folder, model, files, tmp_path)
+        return
+    found = scores_by_everything(folder, model, files, tmp_path)
+    assert set(found) == {"reloaded", "service", "onnx", "openvino", "fp16"}
+    for name, scores in found.items():
+        known, close = list(stored.values()), 1e-2 if name == "fp16" else 1e-4
+        print(model, name, max(abs(a - b) for a, b in zip(scores, known, strict=True)))
+        assert scores == pytest.approx(known, abs=close, rel=close), name
 
 
 def figures(folder):

@@ -24,15 +24,3 @@ def trained(tmp_path_factory):
 def run(trained, tmp_path):
     folder, data = trained
     return shutil.copytree(folder, tmp_path / "run"), data
-
-
-@pytest.fixture(scope="session")
-def glass(tmp_path_factory):
-    """A finished run of GLASS on the demo data, a few steps."""
-    root = tmp_path_factory.mktemp("glass")
-    keys = ["experiment=glass_cpu", "dataset=demo", "dataset.category=metal", "dataset.limit=16"]
-    keys += ["dataset.image_size=64", "train.epochs=null", "train.steps=2", "backbone=bundled"]
-    made = process(
-        "train", *keys, "hardware.threads=1", "run.name=glass", cwd=root, check=0, timeout=280
-    )
-    return root / made.stdout.strip().splitlines()[-1]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
+from adbench.deploy.benchmark import compiled_engine
 from adbench.deploy.regression import compared
 from adbench.errors import UserError
+from tests.toy.method import ToyDetector
 
 
 def test_a_run_is_measured_by_every_engine_and_compared(run, here):
@@ -33,6 +36,20 @@ def test_a_run_is_measured_by_every_engine_and_compared(run, here):
     made.path.with_name("slow.json").write_text(json.dumps(found))
     slow = here("benchmark", f"compare={path[:-14]}slow.json", f"against={path}", check=1)
     assert "eager, batch 1" in slow.told
+
+
+def test_what_cannot_be_compiled_is_told_and_the_rest_is_measured(monkeypatch):
+    detector = ToyDetector(4).eval()
+    where = (24, 24), 1, torch.device("cpu")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no C++ compiler" in compiled_engine(detector, *where)
+    monkeypatch.setenv("CXX", "true")  # there, and no compiler
+
+    def broken(self, **given):
+        self.forward = lambda image: 1 / 0
+
+    monkeypatch.setattr(ToyDetector, "compile", broken)
+    assert compiled_engine(detector, *where) == "it cannot be compiled: division by zero"
 
 
 def test_other_settings_are_not_compared():

@@ -127,6 +127,44 @@ def test_a_video_is_judged_frame_by_frame_and_a_playlist_is_none(run, here):
     assert "no MP4" in here("predict", f"run={folder}", "source=list.mp4", check=2).told
 
 
+class Camera:
+    """What OpenCV shows of a camera: seven frames, of which the fourth is torn."""
+
+    def __init__(self, number):
+        self.number, self.at = number, -1
+
+    def isOpened(self):
+        return self.number == 0
+
+    def grab(self):
+        self.at += 1
+        return self.at < 7
+
+    def retrieve(self):
+        if self.at == 3:
+            return False, None
+        return True, np.full((32, 48, 3), (0, 0, 20 * self.at), np.uint8)  # BGR
+
+    def release(self):
+        self.at = None
+
+
+def test_a_cameras_frames_are_judged_and_a_torn_one_is_an_error(run, here, monkeypatch):
+    folder, _ = run
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    words = ("predict", f"run={folder}", "source=0", "every=3", "out=out")
+    out = here(*words, check=1)
+    found = {row["source"]: row for row in rows(out.path)}
+    assert list(found) == ["camera:0#0", "camera:0#3", "camera:0#6"]
+    assert found["camera:0#3"]["verdict"] == "error"
+    red = np.zeros((32, 48, 3), np.uint8)
+    red[..., 0] = 120
+    score = adbench.load_detector(folder).predict(red).score.item()
+    assert float(found["camera:0#6"]["score"]) == pytest.approx(score, abs=1e-6)
+    here(*words, "limit=1", check=1)  # a camera's frames are new ones each time
+    assert len(rows(out.path)) == 4
+
+
 @pytest.mark.parametrize(
     ("word", "told"),
     [

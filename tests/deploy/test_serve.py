@@ -5,9 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import csv
 import io
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -26,7 +24,7 @@ def served(trained, tmp_path_factory):
     folder = shutil.copytree(trained[0], tmp_path_factory.mktemp("serve") / "nut")
     service = Served(
         f"run=[nut:{folder},other:{folder}]",
-        *("max_bytes=200000", "max_pixels=1000000", "body_seconds=1", "queue=8"),
+        *("max_bytes=200000", "max_pixels=1000000", "head_seconds=1", "body_seconds=1", "queue=8"),
         ADBENCH_SERVE_TOKEN=TOKEN,
     )
     yield service, folder, trained[1]
@@ -90,11 +88,26 @@ def raw(service, data, wait=None):
         return line.recv(4096)
 
 
-def test_slow_bodies_and_huge_heads_are_ended(served):
+def slow_head(service, head):
+    """Send a byte now and then, as slowloris does, for as long as somebody listens."""
+    with socket.create_connection(service.place.split(":"), timeout=20) as line:
+        line.settimeout(0.2)
+        for byte in head.encode():
+            try:
+                line.sendall(bytes([byte]))
+                answer = line.recv(4096)
+            except TimeoutError:
+                continue
+            return answer
+    return b""
+
+
+def test_slow_heads_slow_bodies_and_huge_heads_are_ended(served):
     service, _, _ = served
     head = f"POST /v1/score?run=nut HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
     slow = head + "Content-Type: image/png\r\nContent-Length: 5000\r\n\r\nabc"
     assert b" 408 " in raw(service, slow.encode())
+    assert b"the head took longer" in slow_head(service, head)
     assert b" 431 " in raw(service, (head + "X-A: " + "a" * 50_000 + "\r\n\r\n").encode())
     assert b" 400 " in raw(service, b"no HTTP at all\r\n\r\n")
 
@@ -131,15 +144,8 @@ def test_overlay_metrics_interface_and_pause(served):
     assert service.call("GET", "/health/ready")[0] == 200
 
 
-def workers_of(service):
-    told = subprocess.run(
-        ["pgrep", "-P", str(service.process.pid)], capture_output=True, text=True
-    ).stdout
-    return [int(word) for word in told.split()]
-
-
-def test_overload_reload_and_a_killed_worker(served):
-    """A burst gets 200 or 429; a reload loses nothing; a killed worker is replaced."""
+def test_overload_and_reload(served):
+    """A burst gets 200 or 429; a reload loses nothing."""
     service, _, data = served
     picture = (data / "nut/test/good/000.png").read_bytes()
 
@@ -152,14 +158,6 @@ def test_overload_reload_and_a_killed_worker(served):
         asked = [pool.submit(one, number) for number in range(40)]
         assert call(service, "POST", "/v1/reload?run=nut", b"")[0] == 200
         assert {each.result() for each in asked} == {200}
-    before = workers_of(service)
-    for pid in before:
-        os.kill(pid, signal.SIGKILL)
-    end = time.monotonic() + 60
-    while service.call("GET", "/health/ready")[0] != 200 or set(workers_of(service)) & set(before):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    assert one(0) == 200
 
 
 @pytest.mark.parametrize(
