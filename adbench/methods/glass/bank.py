@@ -84,7 +84,7 @@ class NormalBank(nn.Module):
 
     def _whiten(self, every: list[Tensor]) -> None:
         count = sum(map(len, every))
-        self.shift.copy_(sum(found.sum(0) for found in every) / count)  # type: ignore[operator]
+        self.shift.copy_(torch.stack([found.sum(0) for found in every]).sum(0) / count)
         covariance = torch.zeros_like(self.white, dtype=torch.float64)
         for found in every:
             centred = found - self.shift
