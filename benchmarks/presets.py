@@ -262,7 +262,8 @@ Written by `benchmarks/presets.py` on {date.today().isoformat()}:
 
 Backbone {arguments.backbone} for every preset, protocol=honest, {arguments.threads} thread(s);
 presets may have been chosen on these categories, test images seen, so that what counts is measured
-on others. A "-" has no masks, or was not run.
+on others. A "-" has no masks, or was not run; means are over what was run, so that presets are
+compared by "to PatchCore" alone.
 
 ## Image / pixel AUROC
 
