@@ -23,8 +23,8 @@ from torch import Tensor
 
 from adbench.backbones import build_backbone
 from adbench.data.images import read_image
+from adbench.methods.nearest import plain_nearest
 from adbench.methods.patchcore.detector import PatchcoreDetector
-from adbench.methods.patchcore.search import plain_nearest
 
 LAYERS = ("layer2", "layer3")
 

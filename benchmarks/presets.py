@@ -6,19 +6,23 @@
 Every cell is `adbench train experiment=PRESET ... seed=S`, a process of its own with a run folder
 of its own: what is finished is not run again, what was interrupted goes on. ROOT holds categories
 in MVTec layout, at any depth. A variant is a preset with overrides:
-`patchcore_cpu+model.bank=1000`.
+`patchcore_cpu+model.bank=1000`. Minutes are those of the processor, all phases and the threshold
+included: on a busy machine the clock says nothing. ``--docs FILE`` writes what there is as a page.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 PRESETS = (
     "patchcore_cpu",
@@ -33,7 +37,9 @@ PRESETS = (
 )
 WITHOUT_NETWORK = ("reference",)
 BASELINE = "patchcore_cpu"
-COLUMNS = ("image", "pixel", "minutes", "precision", "recall", "false alarms")
+AUROC = ("image", "pixel")
+AT_THRESHOLD = ("precision", "recall", "false alarms")
+Figures = dict[str, float | None]
 
 
 class Cell(NamedTuple):
@@ -61,7 +67,10 @@ def main() -> int:
         print(f"[{number}/{len(cells)}] {cell.method} {cell.folder.name} seed {cell.seed}",
               file=sys.stderr, flush=True)  # fmt: skip
         failed += 0 if arguments.table or _run(cell, arguments) else 1
-    print(table(cells, {cell: figures(cell, arguments.root) for cell in cells}))
+    found = {cell: figures(cell, arguments.root) for cell in cells}
+    print(table(found))
+    if arguments.docs:
+        arguments.docs.write_text(page(found, arguments))
     return 1 if failed else 0
 
 
@@ -75,6 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--root", type=Path, default=Path("outputs/presets"))
     parser.add_argument("--table", action="store_true", help="run nothing; print what is there")
+    parser.add_argument("--docs", type=Path, default=None, help="page to write, Markdown")
     return parser.parse_args()
 
 
@@ -108,75 +118,166 @@ def _run(cell: Cell, arguments: argparse.Namespace) -> bool:
         "images.save=0",
         "plain=true",
     ]
+    before = _children()
     done = subprocess.run(
         [sys.executable, "-m", "adbench", "train", *words], capture_output=True, text=True
     )
+    spent = _spent(cell, arguments.root)
+    spent.parent.mkdir(parents=True, exist_ok=True)
+    earlier = float(spent.read_text()) if spent.is_file() else 0.0  # of what was interrupted
+    spent.write_text(f"{earlier + _children() - before:.1f}\n")
     if done.returncode:
         print(done.stderr.strip()[-300:], file=sys.stderr)
     return done.returncode == 0
 
 
-def figures(cell: Cell, root: Path) -> dict[str, float | None]:
-    """Return what a finished cell came to, by the names of ``COLUMNS``; {} where it is not."""
+def _children() -> float:
+    """Return the processor seconds of all children that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _spent(cell: Cell, root: Path) -> Path:
+    return _place(cell, root) / f"{cell.folder.name}-seed{cell.seed}.seconds"
+
+
+def figures(cell: Cell, root: Path) -> Figures:
+    """Return what a finished cell came to; {} where it is not finished."""
     pattern = f"*/mvtec/{cell.folder.name}/seed{cell.seed}"
     for folder in _place(cell, root).glob(pattern):
         if not (folder / "metrics.json").is_file():
             continue
         found = json.loads((folder / "metrics.json").read_text())
-        record = json.loads((folder / "run.json").read_text())
-        if record.get("status") != "finished":
+        if json.loads((folder / "run.json").read_text()).get("status") != "finished":
             continue
-        threshold = found["threshold"]
-        values = (
-            found["image"]["auroc"],
-            found["pixel"]["auroc"],
-            record["seconds"]["total"] / 60,
-            threshold["precision"],
-            threshold["recall"],
-            threshold.get("false_alarm_rate"),
-        )
-        return dict(zip(COLUMNS, values, strict=True))
+        threshold, spent = found["threshold"], _spent(cell, root)
+        return {
+            "image": found["image"]["auroc"],
+            "pixel": found["pixel"]["auroc"],
+            "minutes": float(spent.read_text()) / 60 if spent.is_file() else None,
+            "precision": threshold["precision"],
+            "recall": threshold["recall"],
+            "false alarms": threshold.get("false_alarm_rate"),
+        }
     return {}
 
 
-def _mean(cells: Sequence[dict[str, float | None]], column: str) -> float | None:
-    values = [found[column] for found in cells if found.get(column) is not None]
-    return mean(values) if values else None  # type: ignore[type-var]
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
-def _shown(value: Any, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign}.3f}"
+def _shown(*values: float | None, sign: str = "", digits: int = 3) -> str:
+    """Return values as a cell; "-" where there is none."""
+    return " / ".join("-" if v is None else f"{v:{sign}.{digits}f}" for v in values)
 
 
-def table(cells: Sequence[Cell], found: dict[Cell, dict[str, float | None]]) -> str:
-    """Return the table in Markdown: a row a method; image / pixel AUROC, means over seeds."""
-    methods = list(dict.fromkeys(cell.method for cell in cells))
-    names = list(dict.fromkeys(cell.folder.name for cell in cells))
+class Results:
+    """Figures of all cells, asked for by preset and category as means over seeds."""
 
-    def mine(method: str, name: str | None = None) -> list[dict[str, float | None]]:
-        return [
-            found[c] for c in cells if c.method == method and name in (None, c.folder.name)
-        ]  # fmt: skip
+    def __init__(self, found: dict[Cell, Figures]) -> None:
+        self.found = {cell: figures for cell, figures in found.items() if figures}
+        self.methods = list(dict.fromkeys(cell.method for cell in self.found))
+        self.names = list(dict.fromkeys(cell.folder.name for cell in found))
 
-    def rows() -> Iterator[list[str]]:
-        yield ["preset", *names, "mean", "worst", "to PatchCore", *COLUMNS[2:], "runs"]
-        yield ["---"] * (len(names) + 5 + len(COLUMNS[2:]))
-        for method in methods:
-            own = {n: [_mean(mine(method, n), c) for c in COLUMNS[:2]] for n in names}
-            base = {n: [_mean(mine(BASELINE, n), c) for c in COLUMNS[:2]] for n in names}
-            cell = [" / ".join(map(_shown, own[n])) for n in names]
-            average, worst, apart = [], [], []
-            for place in (0, 1):
-                have = {n: v[place] for n, v in own.items() if v[place] is not None}
-                average.append(_shown(mean(have.values()) if have else None))  # type: ignore
-                worst.append(_shown(min(have.values(), default=None)))  # type: ignore
-                both = [v - base[n][place] for n, v in have.items() if base[n][place] is not None]
-                apart.append(_shown(mean(both) if both else None, "+"))
-            rest = [_shown(_mean(mine(method), column)) for column in COLUMNS[2:]]
-            runs = sum(bool(each) for each in mine(method))
-            yield [method, *cell, *map(" / ".join, (average, worst, apart)), *rest, str(runs)]
+    def of(self, method: str, name: str, column: str) -> float | None:
+        """Return the mean over seeds."""
+        own = [f for c, f in self.found.items() if (c.method, c.folder.name) == (method, name)]
+        return _mean([figures[column] for figures in own])
 
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows())
+    def every(self, method: str, column: str) -> dict[str, float]:
+        """Return category -> figure, of categories that have one."""
+        found = {name: self.of(method, name, column) for name in self.names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def apart(self, method: str, column: str) -> list[float]:
+        """Return the differences to the baseline on the categories that both have."""
+        own, base = self.every(method, column), self.every(BASELINE, column)
+        return [value - base[name] for name, value in own.items() if name in base]
+
+    def seeds(self, method: str) -> str:
+        """Return how many seeds a category has: "3", or "1 to 3"; categories left out are told."""
+        counts = [sum((c.method, c.folder.name) == (method, n) for c in self.found)
+                  for n in self.names]  # fmt: skip
+        have = sorted(count for count in counts if count)
+        seeds = str(have[0]) if have[0] == have[-1] else f"{have[0]} to {have[-1]}"
+        return seeds if len(have) == len(counts) else f"{seeds}, {len(have)} of {len(counts)} sets"
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    head = [rows[0], ["---"] * len(rows[0])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [*head, *rows[1:]])
+
+
+def table(found: dict[Cell, Figures]) -> str:
+    """Return the table in Markdown: a row a preset; image / pixel AUROC, means over seeds."""
+    all_of = Results(found)
+    rows = [["preset", *all_of.names, "mean", "to PatchCore", "worst of these", "minutes", "seeds"]]
+    for method in all_of.methods:
+        every = [all_of.every(method, column) for column in AUROC]
+        apart = [all_of.apart(method, column) for column in AUROC]
+        rows.append(
+            [
+                f"`{method}`",
+                *(_shown(*(e.get(name) for e in every)) for name in all_of.names),
+                _shown(*(_mean(list(e.values())) for e in every)),
+                _shown(*(_mean(a) for a in apart), sign="+"),
+                _shown(*(min(a, default=None) for a in apart), sign="+"),
+                _shown(_mean(list(all_of.every(method, "minutes").values())), digits=1),
+                all_of.seeds(method),
+            ]
+        )
+    return _lines(rows)
+
+
+def threshold_table(found: dict[Cell, Figures]) -> str:
+    """Return the table of precision / recall / false alarms at each run's own threshold."""
+    all_of = Results(found)
+    rows = [["preset", *all_of.names, "mean"]]
+    for method in all_of.methods:
+        every = [all_of.every(method, column) for column in AT_THRESHOLD]
+        rows.append(
+            [
+                f"`{method}`",
+                *(_shown(*(e.get(name) for e in every), digits=2) for name in all_of.names),
+                _shown(*(_mean(list(e.values())) for e in every), digits=2),
+            ]
+        )
+    return _lines(rows)
+
+
+def page(found: dict[Cell, Figures], arguments: argparse.Namespace) -> str:
+    """Return the page: both tables, when and by which command."""
+    command = ["python", "benchmarks/presets.py", "--data", "ROOT", "--weights", "RESNET18_FILE"]
+    command += ["--methods", arguments.methods, "--seeds", arguments.seeds]
+    command += ["--threads", str(arguments.threads), "--docs", str(arguments.docs)]
+    return f"""\
+# CPU presets on the development categories
+
+Written by `benchmarks/presets.py` on {date.today().isoformat()}:
+
+```
+{shlex.join(command)}
+```
+
+Backbone {arguments.backbone} for every preset, protocol=honest, {arguments.threads} thread(s);
+presets may have been chosen on these categories, test images seen, so that what counts is measured
+on others. A "-" has no masks, or was not run; means are over what was run, so that presets are
+compared by "to PatchCore" alone.
+
+## Image / pixel AUROC
+
+"To PatchCore" is the mean difference on the categories that both have, "worst of these" the
+smallest; minutes of the processor a category.
+
+{table(found)}
+
+## At each run's own threshold: precision / recall / false alarms
+
+One-pass presets cross-fit it on all normal images, the others take it from held-out ones.
+
+{threshold_table(found)}
+"""
 
 
 if __name__ == "__main__":

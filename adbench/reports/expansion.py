@@ -95,8 +95,11 @@ def expanded(
             f"{paper.id} {table.where}: runs measure none of its figures "
             f"({', '.join(table.metrics)})"
         )
-    preset = f"{told.experiment}_{keys.scale}"
-    if preset not in options("experiment"):
+    # at this scale the preset that detects best may not be the paper's training made smaller
+    published = f"{told.experiment}_published_{keys.scale}"
+    there = options("experiment")
+    preset = published if published in there else f"{told.experiment}_{keys.scale}"
+    if preset not in there:
         raise UserError(f"no preset experiment={preset}: {paper.method} lacks it at this scale")
     common = (f"experiment={preset}", *told.fixed)
     settings = {

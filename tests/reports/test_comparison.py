@@ -34,7 +34,7 @@ def test_a_table_by_category_is_one_cell_a_setting_and_category():
     ]
     assert all(cell.alike for cell in cells)
     first = cells[0].overrides
-    assert first[0] == "experiment=glass_cpu"
+    assert first[0] == "experiment=glass_published_cpu"
     assert {"model.hypothesis=manifold", "dataset=mvtec", "dataset.category=bottle"} <= set(first)
 
 

@@ -14,6 +14,7 @@ from adbench.backbones.maps import smooth_upsample, working_picture
 from adbench.methods.aggregation import Aggregation, PatchFeatures, upsample
 from adbench.methods.base import Detector, Prediction
 from adbench.methods.discriminator import SLOPE, Head
+from adbench.methods.glass.bank import NormalBank
 from adbench.methods.memory import refuse_beyond
 
 
@@ -31,6 +32,7 @@ class GlassDetector(Detector):
         hidden: width of the discriminator's hidden layer.
         sigma: of the Gaussian on the map, pixels at the working size.
         score: ``grid``, ``map`` or ``top``: the image score, in this order.
+        bank, share: features kept beside the discriminator and its share (``NormalBank``); 0: none.
         extractor: the built backbone; None builds one with untrained values.
     """
 
@@ -47,6 +49,8 @@ class GlassDetector(Detector):
         hidden: int = 1024,
         sigma: float = 4.0,
         score: str = "grid",
+        bank: int = 0,
+        share: float = 0.3,
         extractor: FeatureExtractor | None = None,
     ) -> None:
         super().__init__()
@@ -63,6 +67,8 @@ class GlassDetector(Detector):
             "hidden": hidden,
             "sigma": sigma,
             "score": score,
+            "bank": bank,
+            "share": share,
         }
         refuse_beyond(
             4 * hidden * self.aggregation.width,
@@ -75,23 +81,37 @@ class GlassDetector(Detector):
         self.register_buffer("weight", torch.zeros(hidden, self.aggregation.width))
         self.register_buffer("bias", torch.zeros(hidden))
         self.register_buffer("output", torch.zeros(hidden))
+        width = self.aggregation.width
+        refuse_beyond(8 * bank * width, "the features kept", "model.bank.size")
+        self.bank = NormalBank(bank, width, share) if bank else None
 
     @torch.no_grad()
-    def fold(self, head: Head) -> None:
-        """Take over what ``head`` computes in eval mode."""
+    def fold(self, head: Head, unit: Tensor | None = None) -> None:
+        """Take over what ``head`` computes in eval mode of features over their ``unit`` [C]."""
         for own, folded in zip((self.weight, self.bias, self.output), head.folded(), strict=True):
             own.copy_(folded)
+        if unit is not None:
+            self.weight /= unit.to(self.weight)
 
     def forward(self, image: Tensor) -> Prediction:
         """Return the map, resized and smoothed (Eq. 9), and the image score (Sec. 3.5)."""
         size = (image.shape[-2], image.shape[-1])
         image = working_picture(image, self.image_size)
-        grid = torch.sigmoid(self.logits(self.maps(image)))
+        grid = self._grid(self.maps(image))
         anomaly_map = smooth_upsample(grid, self.image_size, self.sigma)
         score = self._image_score(grid, anomaly_map)
         if size != self.image_size:
             anomaly_map = F.interpolate(anomaly_map, size, mode="bilinear", align_corners=False)
         return Prediction(score, anomaly_map)
+
+    def _grid(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return [B, 1, h, w]: probabilities or, with a bank, both maps joined."""
+        logits = self.logits(maps)
+        if self.bank is None:
+            return torch.sigmoid(logits)
+        with torch.autocast(maps[0].device.type, enabled=False):
+            distance = self.bank.distances(self.aggregate(maps).rows())
+        return self.bank.joined(distance.view_as(logits), logits)
 
     def _image_score(self, grid: Tensor, anomaly_map: Tensor) -> Tensor:
         if self.score == "top":
@@ -117,6 +137,10 @@ class GlassDetector(Detector):
             # An image's hidden layer fits the last-level cache, a batch's does not.
             single = [self._position_logits(features.image(i)) for i in range(len(features))]
             return torch.cat(single)
+
+    def row_logits(self, rows: Tensor) -> Tensor:
+        """Return the discriminator's logits [N] of joined features [N, C]."""
+        return F.leaky_relu_(F.linear(rows, self.weight, self.bias), SLOPE) @ self.output
 
     def _position_logits(self, features: PatchFeatures) -> Tensor:
         hidden: Tensor | None = None

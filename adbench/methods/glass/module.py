@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from adbench.methods.glass.detector import GlassDetector
 from adbench.methods.glass.fast_step import FastStep
 from adbench.methods.glass.hypothesis import Verdict, judge, mean_image, write_verdict
 from adbench.methods.glass.plain_step import StepInputs, StepKeys, plain_losses
+from adbench.methods.glass.pool import FeaturePool, column_spread
 from adbench.methods.glass.recalibration import recalibrated
 from adbench.methods.glass.settings import GlassKeys
 from adbench.methods.glass.weights import load_head, read_checkpoint
@@ -32,7 +34,7 @@ from adbench.synthesis.base import Synthesizer
 if TYPE_CHECKING:
     from adbench.data.datamodule import DataModule
 
-_SYNTHESIS, _NOISE, _RECALIBRATION = 0, 1, 2
+_SYNTHESIS, _NOISE, _RECALIBRATION, _POOL = 0, 1, 2, 3
 _KINDS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 _OTHER = {"manifold": "hypersphere", "hypersphere": "manifold"}
 
@@ -81,10 +83,12 @@ class GlassModule(AnomalyModule):
             hidden=own.hidden,
             sigma=own.sigma,
             score=own.score,
+            bank=own.bank.size,
+            share=own.bank.share,
             extractor=backbone,
         )
         _check_layers(backbone, self.detector)
-        width = self.detector.aggregation.width
+        width = self._width = int(self.detector.aggregation.width)
         self.head = built(
             lambda: Head(width, own.hidden, adaptor=own.adaptor),
             "adaptor and discriminator",
@@ -95,6 +99,8 @@ class GlassModule(AnomalyModule):
         self.verdict: Verdict | None = None
         self._decided: str = self.hypothesis
         self._cache: FeatureCache | None = None
+        self._pool: FeaturePool | None = None
+        self._unit: Tensor | None = None
         self._mean: Tensor | None = None
         self._centre: Tensor | None = None
         self._datamodule: DataModule | None = None
@@ -111,30 +117,45 @@ class GlassModule(AnomalyModule):
 
     def requirements(self, train_images: int) -> Requirements:
         """Return what holds; the estimate: caches, training state, a step of one image."""
-        pixels = self.detector.image_size
-        strides = self.detector.backbone.strides
-        values = sum(
-            (stop - start) * (pixels[0] // stride) * (pixels[1] // stride)
-            for (start, stop), stride in zip(
-                self.detector.aggregation.columns, strides, strict=True
-            )
-        )
-        cached = 0 if self.gas.as_published else 4 * values * train_images
         return Requirements(
             uses_synthesis=self.las,
-            memory_bytes=min(cached, self.max_memory)
+            memory_bytes=self._cached_bytes(train_images)
             + training_bytes(self.head)
             + self._step_bytes,
         )
 
+    def _cached_bytes(self, images: int) -> int:
+        """Return the bytes of what is kept of ``images``."""
+        detector = self.detector
+        if self.gas.as_published:
+            return 0
+        if self.keys.rows is not None:
+            copies = self.keys.las_copies if self.las else 0
+            return FeaturePool.nbytes(
+                images, copies, self._positions, detector.aggregation.width, self.max_memory
+            )
+        height, width = detector.image_size
+        values = sum(
+            (stop - start) * (height // stride) * (width // stride)
+            for (start, stop), stride in zip(
+                detector.aggregation.columns, detector.backbone.strides, strict=True
+            )
+        )
+        return min(4 * values * images, self.max_memory)
+
+    @property
+    def _positions(self) -> int:
+        """Positions of an image's grid."""
+        grid = self.detector.aggregation.grid(
+            self.detector.image_size, self.detector.backbone.strides[0]
+        )
+        return max(grid[0], 0) * max(grid[1], 0)
+
     @property
     def _step_bytes(self) -> int:
         """Bytes of a step's rows for a batch of one image: normal, global and local."""
-        height, width = self.detector.aggregation.grid(
-            self.detector.image_size, self.detector.backbone.strides[0]
-        )
         columns = self.detector.aggregation.width + self.keys.hidden
-        return 3 * 4 * max(height, 0) * max(width, 0) * columns
+        return 3 * 4 * (self.keys.rows or self._positions) * columns
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         keys = self.optimiser
@@ -165,6 +186,12 @@ class GlassModule(AnomalyModule):
             self.verdict = judge(mean_image(images))
             found = self.verdict.hypothesis
             self._decided = found if self.hypothesis == "auto" else _OTHER[found]
+        if self.keys.rows is not None:
+            self._fill_pool(datamodule)
+            return
+        if self.keys.unit == "column":
+            images = (batch.image for batch in datamodule.train_batches())
+            self._unit = column_spread(self._raw(image.to(self.device)) for image in images)
         if self.gas.as_published:
             return
         self._cache = FeatureCache(
@@ -175,30 +202,69 @@ class GlassModule(AnomalyModule):
         if self.spherical:
             self._mean = feature_mean(self._cached_batches(datamodule), self.centre_form)
 
+    def _fill_pool(self, datamodule: DataModule) -> None:
+        count, copies = len(datamodule.train_samples), self.keys.las_copies
+        self._pool = FeaturePool(count, copies, self.max_memory)
+        images = (batch.image.to(self.device) for batch in datamodule.train_batches())
+        self._pool.fill_normals(map(self._raw, images))
+        if self.keys.unit == "column":
+            self._unit = column_spread(
+                self._pool.images(torch.tensor([number]), self.device) for number in range(count)
+            )
+        if self.detector.bank is not None:
+            self.detector.bank.fill(self._normal_rows, count, self.seed)
+            self.detector.config["bank"] = len(self.detector.bank.bank)
+        if self.synthesis is None:
+            return
+        generator = seeded_generator(self.device, self.seed, _POOL)
+        made = (
+            self._made(batch.image.to(self.device), batch.index, generator)
+            for _ in range(copies)
+            for batch in datamodule.train_batches()
+        )
+        self._pool.fill_locals(made, generator)
+
+    def _normal_rows(self, index: Tensor) -> Tensor:
+        """Return the features [B, P, C] of normal images as they are."""
+        assert self._pool is not None
+        return self._pool.images(index, self.device).rows().view(len(index), -1, self._width)
+
     def _cached_batches(self, datamodule: DataModule) -> Iterator[PatchFeatures]:
         for start in range(0, len(datamodule.train_samples), datamodule.batch_size):
             stop = min(start + datamodule.batch_size, len(datamodule.train_samples))
             yield self._cached(torch.arange(start, stop))
 
     def _all_batches(self, datamodule: DataModule) -> Iterator[PatchFeatures]:
-        if self._cache is not None:
+        if self._cache is not None or self._pool is not None:
             return self._cached_batches(datamodule)
         batches = datamodule.train_batches()
         return (self.features(batch.image.to(self.device)) for batch in batches)
 
     def _cached(self, index: Tensor) -> PatchFeatures:
+        if self._pool is not None:
+            return self._in_units(self._pool.images(index, self.device))
         assert self._cache is not None
         parts = self._cache(index, self.device)
         aggregation = self.detector.aggregation
         grid = (parts[0].shape[1], parts[0].shape[2])
         return PatchFeatures(parts, aggregation.columns, grid, aggregation.width)
 
-    @torch.no_grad()
     def features(self, image: Tensor) -> PatchFeatures:
-        """Return the aggregated features of images [B, 3, H, W] in 0..1."""
+        """Return the aggregated features of images [B, 3, H, W] in 0..1, in their units."""
+        return self._in_units(self._raw(image))
+
+    @torch.no_grad()
+    def _raw(self, image: Tensor) -> PatchFeatures:
         maps = self.detector.maps(image)
         with torch.autocast(image.device.type, enabled=False):
             return self.detector.aggregate(maps)
+
+    def _in_units(self, found: PatchFeatures) -> PatchFeatures:
+        if self._unit is None:
+            return found
+        unit = self._unit.to(found.parts[0])
+        pairs = zip(found.parts, found.columns, strict=True)
+        return replace(found, parts=[part / unit[start:stop] for part, (start, stop) in pairs])
 
     def on_train_epoch_start(self) -> None:
         """Take the centre with the adaptor of the epoch's start."""
@@ -213,8 +279,7 @@ class GlassModule(AnomalyModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Take one optimiser step; return loss, its parts and the clamped share."""
-        normal = self.features(batch.image) if self.gas.as_published else self._cached(batch.index)
-        local, target = self._local(batch, batch_idx, normal.grid)
+        normal, local, target = self._step_features(batch, batch_idx)
         inputs = StepInputs(
             self._noise(normal, self.generator(batch_idx, _NOISE)),
             target,
@@ -240,19 +305,31 @@ class GlassModule(AnomalyModule):
             return part.new_zeros(shape)
         return torch.randn(shape, generator=generator, device=part.device).mul_(self.gas.scale)
 
-    def _local(
-        self, batch: Batch, batch_idx: int, grid: tuple[int, int]
-    ) -> tuple[PatchFeatures | None, Tensor | None]:
-        """Return the features of LAS images and their mask on the grid, [N]."""
+    def _step_features(
+        self, batch: Batch, batch_idx: int
+    ) -> tuple[PatchFeatures, PatchFeatures | None, Tensor | None]:
+        """Return normal features, those of local anomalies and their target [N]."""
+        generator = self.generator(batch_idx, _SYNTHESIS)
+        if self._pool is not None:
+            assert self.keys.rows is not None
+            normal, local, target = self._pool.draw(self.keys.rows, generator, self.device)
+            return self._in_units(normal), None if local is None else self._in_units(local), target
+        normal = self.features(batch.image) if self.gas.as_published else self._cached(batch.index)
         if self.synthesis is None:
-            return None, None
+            return normal, None, None
+        local, target = self._made(batch.image, batch.index, generator)
+        return normal, self._in_units(local), target
+
+    def _made(
+        self, image: Tensor, index: Tensor, generator: torch.Generator
+    ) -> tuple[PatchFeatures, Tensor]:
+        """Return raw features of images with local anomalies and their mask on the grid, [N]."""
+        assert self.synthesis is not None
         made = self.synthesis(
-            batch.image,
-            foreground=self.synthesis.foreground_masks(batch.index),
-            generator=self.generator(batch_idx, _SYNTHESIS),
+            image, foreground=self.synthesis.foreground_masks(index), generator=generator
         )
-        target = F.adaptive_max_pool2d(made.mask.float(), grid).flatten()
-        return self.features(made.image), target
+        features = self._raw(made.image)
+        return features, F.adaptive_max_pool2d(made.mask.float(), features.grid).flatten()
 
     def _gradients(
         self, normal: PatchFeatures, local: PatchFeatures | None, inputs: StepInputs
@@ -272,13 +349,17 @@ class GlassModule(AnomalyModule):
         What validates and what is saved is made here, by the weights alone.
         """
         if self._datamodule is not None:
-            self._settle(self._datamodule)
-        self.detector.fold(self.head)
+            self.finish(self._datamodule)
+        else:
+            self.detector.fold(self.head, self._unit)
 
     def finish(self, datamodule: DataModule) -> None:
         """Do what ``refresh`` does."""
         self._settle(datamodule)
-        self.detector.fold(self.head)
+        self.detector.fold(self.head, self._unit)
+        if self.detector.bank is not None:
+            images = len(datamodule.train_samples)
+            self.detector.bank.settle(self._normal_rows, images, self.detector.row_logits)
 
     @torch.no_grad()
     def _settle(self, datamodule: DataModule) -> None:

@@ -119,6 +119,19 @@ class OptimiserKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class BankKeys:
+    """Distance to kept normal features beside the discriminator (ours).
+
+    Attributes:
+        size: whitened features kept, a coreset of the normals; 0: the discriminator alone.
+        share: of the discriminator's map beside the distance, both on the scale of the normals.
+    """
+
+    size: Annotated[int, Within(0, 1 << 20)] = 0
+    share: NonNegative = 0.3
+
+
+@dataclass(frozen=True, slots=True)
 class GlassKeys:
     """conf/model/glass.yaml, section ``model``.
 
@@ -134,6 +147,10 @@ class GlassKeys:
         sigma: of the map's Gaussian, pixels at the working size.
         score: grid (largest probability) | map (largest of the smoothed map) | top (mean of the
             largest hundredth of the grid).
+        unit: one (columns of the features as they are) | column (each in units of its deviation
+            over the normals: noise, radii and steps are, too).
+        rows: features a step, drawn from all normal images; None: all of a batch's images.
+        las_copies: local anomalies a normal image, made once and drawn from (with ``rows``).
         max_memory: bytes the cached features may take in memory; beyond, a mapped file.
         weights: a checkpoint of the authors to start from.
     """
@@ -149,8 +166,12 @@ class GlassKeys:
     bn_stats: Literal["code", "once", "recalibrate"] = "recalibrate"
     sigma: Annotated[float, Within(0, 256)] = 4.0
     score: Score = "grid"
+    unit: Literal["one", "column"] = "one"
+    rows: Annotated[int, Within(2, 1 << 20)] | None = None
+    las_copies: Count = 2
     max_memory: Bytes = 4 << 30
     weights: str | None = None
+    bank: BankKeys = BankKeys()
     gas: GasKeys = GasKeys()
     loss: LossKeys = LossKeys()
     optimiser: OptimiserKeys = OptimiserKeys()
@@ -158,3 +179,16 @@ class GlassKeys:
     def __post_init__(self) -> None:
         if not (self.las or self.gas.active):
             raise UserError("model.las, model.gas.noise and model.gas.ascent are all false")
+        if self.unit == "column" and self.weights is not None:
+            raise UserError("model.unit=column: published weights are for features as they are")
+        if self.rows is None:
+            if self.bank.size:
+                raise UserError("model.bank.size keeps drawn features: set model.rows=2048")
+            return
+        if self.gas.as_published:
+            raise UserError("model.rows draws kept features: leave model.gas.as_published=false")
+        if self.hypothesis != "manifold":
+            raise UserError(
+                f"model.rows draws single positions, model.hypothesis={self.hypothesis} may ask "
+                "for a centre of each: set model.hypothesis=manifold or model.rows=null"
+            )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adbench.methods.memory import refuse_beyond
-from adbench.methods.patchcore.search import Bank
+from adbench.methods.nearest import Bank
 from adbench.methods.patches import PatchDetector
 
 

@@ -12,8 +12,8 @@ from adbench.backbones.extractor import FeatureExtractor
 from adbench.config.typed import from_mapping
 from adbench.errors import UserError
 from adbench.methods.base import Requirements, seeded_generator
+from adbench.methods.coreset import greedy_coreset, projected
 from adbench.methods.once import OnePassModule
-from adbench.methods.patchcore.coreset import greedy_coreset, projected
 from adbench.methods.patchcore.detector import PatchcoreDetector
 from adbench.methods.patchcore.settings import PatchcoreKeys
 from adbench.methods.patches import training_rows

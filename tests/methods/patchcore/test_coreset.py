@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adbench.methods.patchcore import coreset, search
-from adbench.methods.patchcore.coreset import greedy_coreset, plain_coreset, projected
+from adbench.methods import coreset, nearest
+from adbench.methods.coreset import greedy_coreset, plain_coreset, projected
+from adbench.methods.nearest import Bank, chunked_nearest, plain_nearest
 from adbench.methods.patchcore.detector import reweighted_score
-from adbench.methods.patchcore.search import Bank, chunked_nearest, plain_nearest
 
 
 def generator(seed=0):
@@ -69,10 +69,10 @@ def test_the_projection_keeps_squared_distances_on_average():
 @pytest.fixture
 def bfloat16_everywhere(monkeypatch):
     """Take the way of bounded products on any processor, for small banks too."""
-    monkeypatch.setattr(search, "bfloat16_is_fast", lambda device: True)
-    monkeypatch.setattr(search, "_CHUNK", 32)
-    monkeypatch.setattr(search, "_TILE", 64)
-    monkeypatch.setattr(search, "_QUERIES", 50)
+    monkeypatch.setattr(nearest, "bfloat16_is_fast", lambda device: True)
+    monkeypatch.setattr(nearest, "_CHUNK", 32)
+    monkeypatch.setattr(nearest, "_TILE", 64)
+    monkeypatch.setattr(nearest, "_QUERIES", 50)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])

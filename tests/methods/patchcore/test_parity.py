@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from adbench.methods.patchcore import search
+from adbench.methods import nearest
+from adbench.methods.nearest import Bank
 from adbench.methods.patchcore.detector import reweighted_score
-from adbench.methods.patchcore.search import Bank
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,8 @@ def stored():
 
 @pytest.mark.parametrize("coarse", [False, True])
 def test_distances_and_scores_are_anomalibs(stored, coarse, monkeypatch):
-    monkeypatch.setattr(search, "bfloat16_is_fast", lambda device: coarse)
-    monkeypatch.setattr(search, "_CHUNK", 50)
+    monkeypatch.setattr(nearest, "bfloat16_is_fast", lambda device: coarse)
+    monkeypatch.setattr(nearest, "_CHUNK", 50)
     bank = Bank(len(stored["bank"]), stored["bank"].shape[1])
     bank.set(stored["bank"])
     distance = bank.nearest(stored["rows"]).sqrt().view(stored["distance"].shape)
