@@ -7,7 +7,7 @@ TESTS ?= tests
 LOWEST_EXTRAS := export search serve tensorboard
 LOWEST_TESTS ?= tests/backbones tests/cli tests/conformance tests/data tests/deploy tests/metrics tests/runs tests/synthesis tests/training
 
-.PHONY: help install run test test-slow test-lowest lint format types bench docs wheel clean
+.PHONY: help install run test test-long test-lowest lint format types bench docs wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench: $(STAMP) ## the timings that the READMEs quote
 docs: $(STAMP) ## the documentation as a site: site/index.html
 	$(BIN)/python -m docs.generate
 	$(BIN)/sphinx-build -q -W -c docs . site
+
+test-long: $(STAMP) ## the tests that take minutes each and that `make test` leaves out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(TESTS)
 
 test-lowest: ## the lowest versions that pyproject.toml promises, in .venv-lowest: most tests
 	$(PYTHON) -m venv .venv-lowest
