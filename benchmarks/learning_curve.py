@@ -1,6 +1,6 @@
 """How many good pictures one needs: image AUROC over dataset.shots, on folders in MVTec layout.
 
-    python benchmarks/learning_curve.py --data ROOT --root outputs/curve --store docs/measured/curve.json
+    python benchmarks/learning_curve.py --data ROOT --remember --store learning_curve.json
     python benchmarks/learning_curve.py --presets glass_cpu --shots 8,50,all ...
 
 Every cell is `adbench train experiment=PRESET dataset.shots=K seed=DRAW ...` with a run folder of
@@ -28,10 +28,10 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+from presets import categories
 
 import adbench
 from adbench.backbones.extractor import FeatureExtractor
-from presets import categories
 
 SHOTS = "1,2,4,8,16,50,all"
 

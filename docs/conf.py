@@ -16,12 +16,11 @@ myst_heading_anchors = 4
 myst_links_external_new_tab = False
 # README.md is the front page of the repository, docs/index.md that of the site
 include_patterns = [
-    "docs/**/*.md",
-    "adbench/**/*.md",
+    "docs/**.md",
+    "adbench/**.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
-    "LICENSE.md",
 ]
 exclude_patterns = [".venv", "outputs", "site", "build", "dist", "tests", "data", ".git"]
 # READMEs link to files of the repository that are no pages; pages of other rooms come and go

@@ -48,8 +48,8 @@ def keys_page() -> str:
     lines = [
         "# Keys and verbs",
         "",
-        "Generated from the verbs' help and from `conf/` by `python -m docs.generate`; a test checks",
-        "that it is current. Overrides are written `group=name` and `key.of.key=value`.",
+        "Generated from the verbs' help and from `conf/` by `python -m docs.generate`; a test",
+        "checks that it is current. Overrides are written `group=name` and `key.of.key=value`.",
         "",
         "## Verbs",
         "",
@@ -184,17 +184,15 @@ def curve_picture(rows: Sequence[dict[str, Any]]) -> str:
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for px, values in points:
             shift = px + (number - len(names) / 2) * 1.6
-            parts.append(
-                f'<path d="M{shift:.1f} {y(min(values)):.1f}V{y(max(values)):.1f}" stroke="{colour}"/>'
-            )
+            span = f"M{shift:.1f} {y(min(values)):.1f}V{y(max(values)):.1f}"
+            parts.append(f'<path d="{span}" stroke="{colour}"/>')
         ends.append(y(mean(points[-1][1])))
     for place, number in zip(
         _apart(sorted(ends)), sorted(range(len(ends)), key=ends.__getitem__), strict=True
     ):
         colour = COLOURS[number % len(COLOURS)]
-        parts.append(
-            f'<text x="{WIDE - RIGHT + 10}" y="{place + 4:.1f}" fill="{colour}">{names[number]}</text>'
-        )
+        where = f'x="{WIDE - RIGHT + 10}" y="{place + 4:.1f}"'
+        parts.append(f'<text {where} fill="{colour}">{names[number]}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -88,7 +88,7 @@ def _dependencies() -> Iterator[list[str]]:
 
 
 def _terms(found: metadata.PackageMetadata) -> str:
-    """Return a package's own statement: expression, classifiers, else the first line of its text."""
+    """Return a package's own statement: expression, classifiers, or its text's first line."""
     if found.get("License-Expression"):
         return str(found["License-Expression"])
     classes = [c for c in found.get_all("Classifier") or [] if c.startswith("License ::")]

@@ -19,9 +19,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from adbench.conformance.subject import CATEGORY, SIZE, DoesNotApply, Subject
 from adbench.config.schema import settings
 from adbench.config.targets import PLUGINS, trusted_packages
+from adbench.conformance.subject import CATEGORY, SIZE, DoesNotApply, Subject
 from adbench.data.cache import resized_image
 from adbench.data.opening import read_samples
 from adbench.errors import UserError
@@ -45,7 +45,7 @@ def _near(one: Tensor, other: Tensor, what: str) -> None:
 
 
 def builds_and_declares(subject: Subject) -> None:
-    """It is built from backbone, synthesis, image_size, seed and its keys, and says what it needs"""
+    """It is built of backbone, synthesis, image_size, seed and its keys, and says what it needs"""
     module = subject.module()
     _holds(isinstance(module, AnomalyModule), f"{type(module).__name__} is no AnomalyModule")
     _holds(hasattr(module, "detector"), "its constructor sets no self.detector")

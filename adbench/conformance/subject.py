@@ -40,7 +40,7 @@ SHRUNK = (
 )
 
 
-class DoesNotApply(Exception):
+class DoesNotApply(Exception):  # noqa: N818  (no error)
     """A check has nothing to say of this method; the message says why."""
 
 
@@ -108,7 +108,7 @@ def _quiet(line: str) -> None:
     """Say nothing."""
 
 
-def _no_network(*arguments: Any, **keys: Any) -> None:
+def _no_network(*_: Any, **__: Any) -> None:
     raise OSError("there is no network while a method is checked")
 
 

@@ -43,7 +43,7 @@ def shapes_types_and_ranges(synthesizer: Synthesizer) -> None:
         _holds(value.dtype == kind, f"{name} is {value.dtype}, not {kind}")
     for name in ("image", "strength"):
         value = getattr(found, name)
-        _holds(0 <= value.min() and value.max() <= 1, f"{name} leaves 0..1")
+        _holds(value.min() >= 0 and value.max() <= 1, f"{name} leaves 0..1")
     _holds(torch.equal(found.applied, found.mask.flatten(1).any(1)), "applied is not mask.any()")
 
 
