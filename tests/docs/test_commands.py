@@ -22,7 +22,7 @@ from tests.e2e.verbs import REPOSITORY, process, tiny_data
 
 COMMANDS = commands()
 EXAMPLE = REPOSITORY / "docs" / "example"
-QUICK = {"info", "completion", "runs"}  # need nothing, change nothing
+QUICK = {"info", "completion"}  # need nothing, change nothing
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ REAL = [c for c in COMMANDS if c.verb in ("train", "predict", "test", "report", 
 @pytest.fixture(scope="module")
 def place(trained, tmp_path_factory):  # noqa: F811
     """A folder with a run called RUN and pictures called parts, as the pages have them."""
-    folder, data = trained
+    folder, _ = trained
     root = tmp_path_factory.mktemp("place")
     shutil.copytree(folder, root / "RUN")
     tree = tiny_data(root / "parts" / "tree", side=64)
