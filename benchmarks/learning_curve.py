@@ -39,7 +39,8 @@ SHOTS = "1,2,4,8,16,50,all"
 def main() -> int:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    folders = [_without_masks(each, arguments.root) for each in categories(arguments.data)]
+    found = sorted(categories(arguments.data), key=lambda folder: len(list(folder.rglob("*.*"))))
+    folders = [_without_masks(each, arguments.root) for each in found]  # the cheapest first
     rows: list[dict[str, Any]] = []
     for folder in folders:
         with _remembered(arguments.remember):
