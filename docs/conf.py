@@ -24,7 +24,7 @@ include_patterns = [
 ]
 exclude_patterns = [".venv", "outputs", "site", "build", "dist", "tests", "data", ".git"]
 # READMEs link to files of the repository that are no pages; pages of other rooms come and go
-suppress_warnings = ["myst.xref_missing", "toc.empty_glob", "toc.not_readable", "toc.not_included"]
+suppress_warnings = ["myst.xref_missing", "toc.not_readable", "toc.not_included"]
 html_theme = "furo"
 html_title = f"adbench {release}"
 html_extra_path = ["site_root"]

@@ -89,10 +89,11 @@ def _dependencies() -> Iterator[list[str]]:
 
 def _terms(found: metadata.PackageMetadata) -> str:
     """Return a package's own statement: expression, classifiers, or its text's first line."""
-    if found.get("License-Expression"):
-        return str(found["License-Expression"])
+    stated = (found.get_all("License-Expression") or [""])[0]
+    if stated:
+        return str(stated)
     classes = [c for c in found.get_all("Classifier") or [] if c.startswith("License ::")]
     if classes:
         return "; ".join(each.rpartition(":: ")[2] for each in classes)
-    text = str(found.get("License") or "").strip()
+    text = str((found.get_all("License") or [""])[0]).strip()
     return text.splitlines()[0][:60] if text else "see its files"
