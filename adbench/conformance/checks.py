@@ -46,7 +46,7 @@ def _near(one: Tensor, other: Tensor, what: str) -> None:
 
 def builds_and_declares(subject: Subject) -> None:
     """It is built of backbone, synthesis, image_size, seed and its keys, and says what it needs"""
-    module = subject.module()
+    module = subject.module
     _holds(isinstance(module, AnomalyModule), f"{type(module).__name__} is no AnomalyModule")
     _holds(hasattr(module, "detector"), "its constructor sets no self.detector")
     needs = module.requirements(7)

@@ -65,19 +65,20 @@ class Subject:
         places = [f"dataset.root={self.data}", f"run.root={root}"]
         return compose_config("train", [*SHRUNK, *places, *self.words, *more], self.config_dir)
 
+    @cached_property
     def module(self) -> AnomalyModule:
-        """Return the untrained module."""
+        """The untrained module, built once."""
         config = self.configured(self.root)
         return build_module(config, settings(config))
 
     def requirements(self) -> Requirements:
         """Return what the method declares for the tiny data set."""
-        return self.module().requirements(TRAIN_IMAGES)
+        return self.module.requirements(TRAIN_IMAGES)
 
     @cached_property
     def folder(self) -> Path:
         """The run folder of the one training, made without a network, hooks watched."""
-        kind = type(self.module())
+        kind = type(self.module)
         with ExitStack() as stack:
             stack.enter_context(mock.patch.object(socket.socket, "connect", _no_network))
             for name in ("prepare", "finish"):
