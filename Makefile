@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
+LOWEST_EXTRAS := export search serve tensorboard
+LOWEST_TESTS ?= tests/backbones tests/cli tests/conformance tests/data tests/deploy tests/metrics tests/runs tests/synthesis tests/training
 
-.PHONY: help install run test lint format types bench wheel clean
+.PHONY: help install run test test-long test-lowest lint format types bench docs wheel clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP) ## the virtual environment with everything, from the package registry
 
@@ -44,8 +46,22 @@ bench: $(STAMP) ## the timings that the READMEs quote
 	$(BIN)/python benchmarks/synthesis.py
 	$(BIN)/python benchmarks/glass.py
 
-wheel: $(STAMP) ## build the wheel into dist/
-	$(BIN)/python -m build --wheel
+docs: $(STAMP) ## the documentation as a site: site/index.html
+	$(BIN)/python -m docs.generate
+	$(BIN)/sphinx-build -q -W -c docs . site
+
+test-long: $(STAMP) ## the tests that take minutes each and that `make test` leaves out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(TESTS)
+
+test-lowest: ## the lowest versions that pyproject.toml promises, in .venv-lowest: most tests
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) -m tests.release.lowest $(LOWEST_EXTRAS) > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet -c .venv-lowest/lowest.txt -e '.[export,search,serve,tensorboard]' \
+	  pytest pytest-timeout hypothesis 'scikit-image>=0.25'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -m 'not slow' $(LOWEST_TESTS)
+
+wheel: $(STAMP) ## build wheel and sdist into dist/
+	$(BIN)/python -m build
 
 clean: ## delete environment, caches and builds; keeps data and outputs
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-lowest site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

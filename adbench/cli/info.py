@@ -10,18 +10,22 @@ from adbench.errors import UserError
 
 HELP = """usage: adbench info
        adbench info experiment=NAME
+       adbench info licences
 
 Versions, devices, and where configuration, data, weights, caches and outputs are looked for.
 With experiment=NAME: where that preset differs from its method's paper and from the authors' code,
-as the presets METHOD_paper and METHOD_code have them."""
+as the presets METHOD_paper and METHOD_code have them.
+licences: terms of the code, of weights, data sets, papers, and of the packages installed here."""
 
 
 def run(words: Sequence[str]) -> int:
     """Print what the installation sees, or how a preset differs from what was published."""
     if len(words) == 1 and words[0].startswith("experiment="):
         return _preset(words[0].partition("=")[2])
+    if list(words) == ["licences"]:
+        return _licences()
     if words:
-        raise UserError(f"info takes no arguments, found '{words[0]}'")
+        raise UserError(f"info takes experiment=NAME or licences, found '{words[0]}'")
     from adbench.cli.console import print_table
     from adbench.config.locate import conf_folder
     from adbench.data.places import default_cache_folder
@@ -44,6 +48,17 @@ def run(words: Sequence[str]) -> int:
     ]
     print()
     print_table("places", ["what", "where"], rows, plain=False)
+    return 0
+
+
+def _licences() -> int:
+    from adbench.cli.licences import tables
+
+    for title, _, rows in tables():
+        print(title)
+        for first, *rest in rows:
+            print(f"  {first}: {'; '.join(filter(None, rest))}")
+        print()
     return 0
 
 

@@ -27,6 +27,7 @@ VERBS = {
         "a paper's table beside ours: paper=NAME table=N | list",
     ),
     "report": ("adbench.cli.report", "one page, Markdown, CSV or LaTeX of what was run"),
+    "test-method": ("adbench.cli.test_method", "does a method of your own keep the contract?"),
     "distill": ("adbench.cli.distill", "train the network behind backbone=bundled"),
     "info": ("adbench.cli.info", "versions, devices, where things are looked for"),
     "completion": ("adbench.cli.completion", "shell completion: bash | zsh | fish"),

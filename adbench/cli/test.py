@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adbench.cli.arguments import parsed_arguments
 from adbench.cli.console import say
@@ -26,8 +27,41 @@ Decisions are by the run's own threshold. threshold.false_alarm_rate=0.001 takes
 the same held-out normals, threshold.calibrate=FOLDER one from a folder of normal pictures."""
 
 
+class Retest(NamedTuple):
+    """What testing a run again gave.
+
+    Attributes:
+        target: the folder with the results.
+        document: as metrics.json.
+        changed: figures that differ from the stored ones, where they had to repeat.
+    """
+
+    target: Path
+    document: dict[str, Any]
+    changed: list[str]
+
+
 def run(words: Sequence[str]) -> int:
     """Test a run; the last line on stdout is the folder with the results."""
+    from adbench.cli.train import show_metrics, show_threshold
+
+    plain = "plain=true" in words
+    target, document, changed = retested(words, say)
+    found = {document["category"]: document}
+    show_metrics(found, plain=plain)
+    show_threshold(found)
+    if changed:
+        say(f"adbench: figures differ from the stored ones: {', '.join(changed)}")
+    print(target)
+    return 1 if changed else 0
+
+
+def retested(words: Sequence[str], say: Callable[[str], None]) -> Retest:
+    """Test the run that ``run=`` names, as the other words ask.
+
+    Raises:
+        UserError: no finished run, or the request cannot be carried out.
+    """
     arguments = parsed_arguments(words)
     given = _given(arguments.overrides)
     from adbench.runs.folder import open_run
@@ -49,7 +83,7 @@ def run(words: Sequence[str]) -> int:
     from_mapping(ThresholdKeys, threshold, "threshold")
     config["plain"] = plain
     settings(config)
-    return _tested(folder, config, threshold, elsewhere=elsewhere, plain=plain)
+    return _tested(folder, config, threshold, say, elsewhere=elsewhere)
 
 
 def _check_stored(folder: RunFolder, config: dict[str, Any]) -> None:
@@ -64,24 +98,17 @@ def _tested(
     folder: RunFolder,
     config: dict[str, Any],
     threshold: dict[str, Any],
+    say: Callable[[str], None],
     *,
     elsewhere: bool,
-    plain: bool,
-) -> int:
-    from adbench.cli.train import show_metrics, show_threshold
+) -> Retest:
     from adbench.runs.summary import read_metrics
     from adbench.training.testing import repeated_test
 
     target, document = repeated_test(folder, config, say, elsewhere=elsewhere, threshold=threshold)
-    found = {document["category"]: document}
-    show_metrics(found, plain=plain)
-    show_threshold(found)
     again = not (elsewhere or threshold)
     changed = differing(read_metrics(folder.path), document) if again else []
-    if changed:
-        say(f"adbench: figures differ from the stored ones: {', '.join(changed)}")
-    print(target)
-    return 1 if changed else 0
+    return Retest(target, document, changed)
 
 
 _TAKES = ("run", "dataset", "metrics", "threads", "plain", "images", "threshold")

@@ -19,7 +19,7 @@ _declared: set[str] = set()
 
 
 def declare_plugins(config_dir: Path | None) -> None:
-    """Trust the packages that the yaml files of a ``--config-dir`` name as ``_target_``.
+    """Trust the packages that the yaml files of a ``--config-dir`` name: _target_, layout.
 
     Whoever gives that folder on the command line asks for its classes to be run; a run folder
     that somebody else wrote asks nothing.
@@ -27,8 +27,13 @@ def declare_plugins(config_dir: Path | None) -> None:
     if config_dir is None:
         return
     for path in sorted(config_dir.glob("*/*.yaml")):
-        found = re.findall(r"^\s*_target_:\s*([\w.]+)", path.read_text("utf-8"), re.MULTILINE)
-        _declared.update(target.split(".")[0] for target in found)
+        named = r"^\s*(?:_target_|layout):\s*(\w+)\.[\w.]+"
+        declare_packages(re.findall(named, path.read_text("utf-8"), re.MULTILINE))
+
+
+def declare_packages(names: Iterable[str]) -> None:
+    """Trust packages that the command line itself names."""
+    _declared.update(names)
 
 
 def trusted_packages() -> set[str]:

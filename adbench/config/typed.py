@@ -12,6 +12,7 @@ import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from typing import (
     Annotated,
     Any,
@@ -124,7 +125,7 @@ def declared(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return key -> annotation of ``kind``, and the keys that have no default."""
     if is_dataclass(kind):
-        hints = get_type_hints(kind, include_extras=True)
+        hints = _hints(kind)
         found = {f.name: hints[f.name] for f in fields(kind) if f.init and f.name not in skip}
         needed = [
             f.name
@@ -133,7 +134,7 @@ def declared(
         ]
         return found, needed
     function = kind.__init__ if isinstance(kind, type) else kind  # type: ignore[misc]
-    hints = get_type_hints(function, include_extras=True)
+    hints = _hints(function)
     plain = {
         name: item
         for name, item in inspect.signature(kind).parameters.items()
@@ -141,6 +142,12 @@ def declared(
     }
     needed = [name for name, item in plain.items() if item.default is item.empty]
     return {name: hints.get(name, Any) for name in plain}, needed
+
+
+@cache
+def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations; reading them again for every section took most of a composition."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def _takes_any(kind: Callable[..., Any]) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from adbench.errors import UserError
 Level = Literal["error", "warning", "note"]
 _LEVELS = ("error", "warning", "note")
 _MASK_ROOTS = ("ground_truth", "Masks")
+_NO_MASK = "defective, but has no mask: left out of pixel metrics"
 _SHOWN = 3  # examples of one kind
 _TALL = 3.0  # how much squashing may change the ratio of the sides before it is a word worth
 
@@ -73,6 +74,8 @@ def check_samples(
     sizes: dict[Path, tuple[int, int]] = {}
     for sample in samples:
         findings += _checked(sample, sizes, damaged, full=full)
+    if not any(sample.masks for sample in samples):  # a set without masks is meant so
+        findings = [replace(f, level="note") if f.message == _NO_MASK else f for f in findings]
     sound = [sample for sample in samples if sample.image in sizes]
     findings += _masks_used_twice(samples)
     findings += _orphan_masks(samples)
@@ -129,7 +132,7 @@ def _checked(
         yield Finding(
             "warning",
             sample.image,
-            "defective, but has no mask: left out of pixel metrics",
+            _NO_MASK,
             "add a mask file of the same stem, or of the stem and _mask",
         )
     yield from _checked_masks(sample, sizes[sample.image], damaged, full=full)

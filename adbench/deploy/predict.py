@@ -201,9 +201,10 @@ class _Run:
         now = time.monotonic()
         if now - self._told > _SAY_EVERY:
             self._told = now
-            rate = self.found.judged / max(self.found.seconds, 1e-9)
             counts = ", ".join(f"{count} {name}" for name, count in self.found.counts.items())
-            self.say(f"{counts}; {rate:.1f} images/s")
+            seconds = self.found.seconds
+            rate = f"; {self.found.judged / seconds:.1f} images/s" if seconds > 0.1 else ""
+            self.say(f"{counts}{rate}")
 
     def _write(self, each: Decoded, found: Inspection) -> None:
         record = found.record(each.item.identity, each.item.name, self.inspector.model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from adbench.config.compose import compose_config, parse_overrides, unknown_key
@@ -60,8 +61,13 @@ def nodes(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from nodes(value, f"{prefix}{key}.")
 
 
-def bases() -> Iterator[tuple[tuple[str, ...], dict[str, Any], str]]:
-    """Yield (choices, configuration, section that is new in it)."""
+@cache
+def bases() -> list[tuple[tuple[str, ...], dict[str, Any], str]]:
+    """Return (choices, configuration, section that is new in it); composed once, never changed."""
+    return list(_bases())
+
+
+def _bases() -> Iterator[tuple[tuple[str, ...], dict[str, Any], str]]:
     yield (), compose_config("train", []), ""
     for group in ("model", "dataset", "synthesis", "diffusion", "backbone", "hardware", "logger"):
         section = "dataset.options." if group == "dataset" else f"{group}."

@@ -191,6 +191,13 @@ def test_one_line_a_kind_with_a_count_and_three_examples(root):
     assert len(told(findings, every=True)) == 5
 
 
+def test_a_set_without_any_mask_is_meant_so_and_only_noted(tmp_path):
+    for name in ("train/good/0", "train/good/1", "test/good/2", "test/hole/3"):
+        trees.image(tmp_path / "bottle" / f"{name}.png")
+    found = check_samples(get_layout("mvtec").read(tmp_path, "bottle"), full=False)
+    assert [(f.level, f.path.name) for f in found] == [("note", "3.png")]
+
+
 def test_damage_of_many_files_is_one_kind(root):
     for number in range(3):
         path = root / f"bottle/train/good/{number:03d}.png"

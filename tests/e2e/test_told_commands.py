@@ -71,7 +71,7 @@ def test_the_first_run_that_help_names_works_offline_as_typed(tmp_path):
     process(*line.split(), *small, *more, cwd=tmp_path, check=0, **cache)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_first_run_at_its_own_length(tmp_path):
     """One of its three categories: all of them take as long as a third of the other tests."""

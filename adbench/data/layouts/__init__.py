@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from adbench.config.targets import imported
 from adbench.config.typed import checked
 from adbench.data.layouts.base import Layout
 from adbench.errors import UserError, nearest
@@ -28,9 +29,15 @@ _CLASSES = {
 def get_layout(name: str, /, **options: Any) -> Layout:
     """Return the layout ``name`` built with its options.
 
+    A third party's is named as ``package.module.Class``, of a declared package.
+
     Raises:
         UserError: no such layout, or no such option.
     """
+    if "." in name:
+        own = imported(name, Layout, "dataset.layout")
+        found: Layout = own(**checked(own, options, "dataset.options"))
+        return found
     if name not in _CLASSES:
         known = ", ".join(sorted(_CLASSES))
         raise UserError(f"no layout '{name}'{nearest(name, _CLASSES)} (known: {known})")

@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from adbench.data.files import check_names, is_harmless_name, shown_path
 from adbench.data.sample import Sample
@@ -16,6 +16,7 @@ NORMAL_NAMES = frozenset({"good", "ok", "normal"})
 GOOD = "good"  # the defect name of every normal image
 
 
+@runtime_checkable
 class Layout(Protocol):
     """How one kind of data set lies on disk; constructors take the layout's options."""
 

@@ -1,0 +1,224 @@
+"""Writes what documentation must not say by hand: keys, verbs, licences, the learning curve.
+
+    python -m docs.generate            # rewrites the pages
+    python -m docs.generate --check    # exits with 1 where a page is not current
+
+Sources: conf/ and the verbs' help for docs/keys.md, `adbench info licences` for docs/licences.md,
+docs/measured/learning_curve.json for the table and the picture of docs/pictures.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from adbench.cli.licences import tables
+from adbench.cli.main import VERBS, usage
+from adbench.config.locate import GROUPS, conf_folder, nested_options, options
+
+DOCS = Path(__file__).parent
+CURVE = DOCS / "measured" / "learning_curve.json"
+PICTURE = DOCS / "learning_curve.svg"
+BEGIN, END = (
+    "<!-- learning curve: begin (python -m docs.generate) -->",
+    "<!-- learning curve: end -->",
+)
+
+
+def pages() -> dict[Path, str]:
+    """Return what each generated file should hold."""
+    found = {DOCS / "keys.md": keys_page(), DOCS / "licences.md": licences_page()}
+    if CURVE.is_file():
+        document = json.loads(CURVE.read_text("utf-8"))
+        found[DOCS / "pictures.md"] = with_curve(
+            (DOCS / "pictures.md").read_text("utf-8"), document
+        )
+        found[PICTURE] = curve_picture(document["rows"])
+    return found
+
+
+def keys_page() -> str:
+    """Return docs/keys.md: help of every verb, every file of every group with its comments."""
+    lines = [
+        "# Keys and verbs",
+        "",
+        "Generated from the verbs' help and from `conf/` by `python -m docs.generate`; a test",
+        "checks that it is current. Overrides are written `group=name` and `key.of.key=value`.",
+        "",
+        "## Verbs",
+        "",
+        *_fence("text", usage()),
+    ]
+    for verb, (module, _) in VERBS.items():
+        found = importlib.import_module(module)
+        text = found.HELP if hasattr(found, "HELP") else found.usage()
+        lines += [f"### adbench {verb}", "", *_fence("text", text)]
+    lines += [
+        "## Keys of a verb",
+        "",
+        "Defaults stand behind the colon, the comment says what is possible.",
+        "",
+    ]
+    for path in sorted(conf_folder().glob("*.yaml")):
+        lines += [f"### conf/{path.name}", "", *_fence("yaml", path.read_text("utf-8"))]
+    lines += ["## Groups", ""]
+    for group in (*GROUPS, "sweep"):
+        names = [*options(group), *nested_options(group)]
+        lines += [f"### {group}=", "", f"{len(names)} choices: {', '.join(names)}", ""]
+        if group in ("experiment", "sweep"):
+            lines += ["| choice | what |", "|---|---|", *_first_lines(group, names), ""]
+            continue
+        for name in names:
+            text = (conf_folder() / group / f"{name}.yaml").read_text("utf-8")
+            lines += [f"#### {group}={name}", "", *_fence("yaml", text)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _fence(kind: str, text: str) -> list[str]:
+    return [f"```{kind}", text.strip("\n"), "```", ""]
+
+
+def _first_lines(group: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield a row a preset: the comment at its head."""
+    for name in names:
+        said = []
+        for line in (conf_folder() / group / f"{name}.yaml").read_text("utf-8").splitlines():
+            if not line.startswith("#"):
+                break
+            if not line.startswith("# @package"):
+                said.append(line.lstrip("# "))
+        yield f"| `{name}` | {' '.join(said).replace('|', chr(92) + '|')} |"
+
+
+def licences_page() -> str:
+    """Return docs/licences.md."""
+    lines = [
+        "# Licences",
+        "",
+        "Generated from what `adbench info licences` prints, without the packages, whose versions",
+        "differ between machines. This is no legal advice.",
+        "",
+    ]
+    for title, header, rows in tables(installed=False):
+        lines += [f"## {title[0].upper()}{title[1:]}", "", *_table(header, rows), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    body = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
+    return [
+        f"| {' | '.join(header)} |",
+        f"|{'---|' * len(header)}",
+        *[f"| {row} |" for row in body],
+    ]
+
+
+def with_curve(page: str, document: dict[str, Any]) -> str:
+    """Return the page with table and picture of the learning curve between its marks."""
+    sys.path.insert(0, str(DOCS.parent / "benchmarks"))
+    curve = importlib.import_module("learning_curve")
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    made = [
+        BEGIN,
+        "",
+        curve.table(document["rows"]).strip(),
+        "",
+        f"{document['date']}, {document['machine']}, {versions}; `{document['command']}`.",
+        "",
+        "![image AUROC over the number of good pictures](learning_curve.svg)",
+        "",
+        END,
+    ]
+    return re.sub(
+        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: "\n".join(made), page, flags=re.DOTALL
+    )
+
+
+WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 50, 150, 14, 40
+LOW = 0.5  # image AUROC of chance
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7a5195")
+
+
+def curve_picture(rows: Sequence[dict[str, Any]]) -> str:
+    """Return an SVG: a line a category, means over draws, and a bar from least to best draw."""
+    columns = list(dict.fromkeys(row["shots"] for row in rows))
+    names = list(dict.fromkeys(row["category"] for row in rows))
+
+    def x(shots: str) -> float:
+        return LEFT + columns.index(shots) * (WIDE - LEFT - RIGHT) / max(len(columns) - 1, 1)
+
+    def y(value: float) -> float:
+        return TOP + (1 - (max(value, LOW) - LOW) / (1 - LOW)) * (HIGH - TOP - BOTTOM)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {HIGH}" '
+        'font-family="sans-serif" font-size="13">',
+        f'<rect width="{WIDE}" height="{HIGH}" fill="#ffffff"/>',
+    ]
+    for tick in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
+        parts.append(f'<path d="M{LEFT} {y(tick):.1f}H{WIDE - RIGHT}" stroke="#dddddd"/>')
+        parts.append(
+            f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.1f}</text>'
+        )
+    for shots in columns:
+        parts.append(
+            f'<text x="{x(shots):.1f}" y="{HIGH - 20}" text-anchor="middle">{shots}</text>'
+        )
+    middle = (LEFT + WIDE - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HIGH - 4}" text-anchor="middle">good pictures</text>')
+    ends: list[float] = []
+    for number, name in enumerate(names):
+        colour = COLOURS[number % len(COLOURS)]
+        drawn = {
+            c: [r["image_auroc"] for r in rows if (r["category"], r["shots"]) == (name, c)]
+            for c in columns
+        }
+        points = [(x(c), values) for c, values in drawn.items() if values]
+        line = " ".join(f"{px:.1f},{y(mean(values)):.1f}" for px, values in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for px, values in points:
+            shift = px + (number - len(names) / 2) * 1.6
+            span = f"M{shift:.1f} {y(min(values)):.1f}V{y(max(values)):.1f}"
+            parts.append(f'<path d="{span}" stroke="{colour}"/>')
+        ends.append(y(mean(points[-1][1])))
+    for place, number in zip(
+        _apart(sorted(ends)), sorted(range(len(ends)), key=ends.__getitem__), strict=True
+    ):
+        colour = COLOURS[number % len(COLOURS)]
+        where = f'x="{WIDE - RIGHT + 10}" y="{place + 4:.1f}"'
+        parts.append(f'<text {where} fill="{colour}">{names[number]}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _apart(places: Sequence[float], least: float = 15.0) -> list[float]:
+    """Return label places moved down until none covers another."""
+    found: list[float] = []
+    for place in places:
+        found.append(max(place, found[-1] + least) if found else place)
+    return found
+
+
+def main(words: Sequence[str]) -> int:
+    """Write the pages, or tell which are not current."""
+    old = [
+        path
+        for path, text in pages().items()
+        if not path.is_file() or path.read_text("utf-8") != text
+    ]
+    if "--check" in words:
+        for path in old:
+            print(f"{path.relative_to(DOCS.parent)} is not current: python -m docs.generate")
+        return 1 if old else 0
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
