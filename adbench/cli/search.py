@@ -11,18 +11,23 @@ from adbench.cli.console import say
 from adbench.errors import UserError
 
 if TYPE_CHECKING:
-    from adbench.config.schema import SearchKeys, SpaceKeys, SweepKeys
+    from adbench.config.schema import LauncherKeys, SearchKeys, SpaceKeys, SweepKeys
+    from adbench.sweeps.fixed import FixedConf
     from adbench.sweeps.search import Search
 
 
 def run_search(
-    words: Sequence[str], keys: SweepKeys, search: SearchKeys, arguments: Arguments
+    words: Sequence[str],
+    keys: SweepKeys,
+    search: SearchKeys,
+    arguments: Arguments,
+    launcher: LauncherKeys,
 ) -> int:
     """Run trials until so many are complete; the last line on stdout is the search's folder."""
-    from adbench.cli.sweep import live_display, local_engine, sweep_folder
+    from adbench.cli.sweep import dry_run, engine_of, live_display, sweep_folder
     from adbench.config.compose import compose_config, parse_overrides
     from adbench.sweeps.advisor import Advisor
-    from adbench.sweeps.engine import claimed
+    from adbench.sweeps.fixed import FixedConf
     from adbench.sweeps.grid import split_overrides
     from adbench.sweeps.search import Search
     from adbench.sweeps.study import Study
@@ -39,8 +44,11 @@ def run_search(
     advisor = Advisor(space, search)
     request = {"fixed": fixed, "space": _plain(space), **_deciding(search)}
     folder = sweep_folder(config["run"]["root"], keys.name or _name(request))
+    if launcher.dry_run:
+        return dry_run(folder, launcher, search.trials)
     study = Study(folder, request)
     table = SweepTable(folder, [], growing=True)
+    engine = engine_of(folder, keys, arguments, launcher)
     with Search(
         table,
         say,
@@ -48,12 +56,15 @@ def run_search(
         study=study,
         advisor=advisor,
         fixed=fixed,
-        place=_places(arguments.config_dir),
-        running=lambda cell: claimed(folder / "cells", cell),
+        place=_places(FixedConf(folder, arguments.config_dir)),
+        running=engine.claims.held,
     ) as progress:
         table.write()
         say(f"{search.trials} trials of {len(space)} keys; {folder}/search.md tells of them")
-        local_engine(folder, keys, arguments).run([], progress)
+        try:
+            engine.run([], progress)
+        finally:
+            table.write()
         progress.write()
     return _told(progress, folder, fixed)
 
@@ -130,7 +141,7 @@ def _checked(
     return config
 
 
-def _places(config_dir: Path | None) -> Callable[[Sequence[str]], list[Path]]:
+def _places(conf: FixedConf) -> Callable[[Sequence[str]], list[Path]]:
     """Return what finds the run folders of overrides: one a category."""
     from functools import lru_cache
 
@@ -142,7 +153,8 @@ def _places(config_dir: Path | None) -> Callable[[Sequence[str]], list[Path]]:
 
     @lru_cache(maxsize=4096)
     def found(overrides: tuple[str, ...]) -> list[Path]:
-        config = compose_config("train", overrides, config_dir)
+        with conf.in_force():
+            config = compose_config("train", overrides, conf.config_dir)
         keys = from_mapping(DatasetKeys, config["dataset"], "dataset")
         names = chosen_categories(keys)
         names = ["+".join(names)] if config["dataset"]["multiclass"] else names

@@ -249,10 +249,44 @@ class SweepKeys:
     rows: dict[str, tuple[str, ...]] | None = None
     search: SearchKeys | None = None
     name: str | None = None
-    jobs: Annotated[int, Within(1, 1024)] = 1
+    jobs: Annotated[int, Within(1, 10_000)] | None = None
     threads: Annotated[int, Within(1, 1024)] | None = None
     timeout_minutes: Positive | None = None
     retry_failed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherKeys:
+    """Group ``launcher``: where a sweep's cells run. Which keys a launcher has stands in its file.
+
+    Attributes:
+        retries: how often a cell is started again whose process or worker was killed.
+        devices: GPUs that cells take in turn; none: every cell sees all.
+        cpus, gpus: what a cell takes of its node.
+        address: of a ray cluster; None: one of this machine.
+        executor: of submitit.
+        minutes: time limit of a job; ``timeouts`` times it is queued again and goes on.
+        notice: seconds before the limit at which a job is told.
+        memory_gb: of a job.
+        parallel: jobs at a time.
+        slurm: further words of sbatch: partition, account, qos, constraint, setup ...
+        dry_run: write the sbatch file and end.
+    """
+
+    name: Literal["local", "joblib", "submitit", "ray"] = "local"
+    retries: Annotated[int, Within(0, 100)] = 2
+    devices: tuple[Annotated[int, Within(0, 1023)], ...] = ()
+    cpus: Annotated[float, Within(0, 1024)] = 1.0
+    gpus: Annotated[float, Within(0, 1024)] = 0.0
+    address: str | None = None
+    executor: Literal["auto", "slurm", "local"] = "auto"
+    minutes: Positive = 240.0
+    timeouts: Annotated[int, Within(0, 100)] = 3
+    notice: Count = 90
+    memory_gb: Positive | None = None
+    parallel: Annotated[int, Within(1, 10_000)] = 64
+    slurm: dict[str, Any] | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +294,7 @@ class SweepRoot:
     """What stands at the root of conf/sweep.yaml."""
 
     sweep: SweepKeys
+    launcher: LauncherKeys
 
 
 @dataclass(frozen=True, slots=True)
