@@ -83,7 +83,8 @@ class HardwareKeys:
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: Annotated[int, Within(-1, 1024)] | Literal["auto"] = 1
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_spawn"] = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
+    nodes: Annotated[int, Within(1, 1024)] = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     threads: Annotated[int, Within(1, 1024)] = 2
     workers: Annotated[int, Within(0, 256)] = 0
@@ -92,6 +93,9 @@ class HardwareKeys:
     def __post_init__(self) -> None:
         if self.devices == 0:
             raise UserError("hardware.devices=0: at least one device is needed; -1 means all")
+        if self.strategy != "ddp" and (self.devices not in (1, "auto") or self.nodes > 1):
+            told = f"hardware.nodes={self.nodes}" if self.nodes > 1 else f"devices={self.devices}"
+            raise UserError(f"hardware: {told} means several processes: set hardware=ddp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +284,7 @@ class LauncherKeys:
     gpus: Annotated[float, Within(0, 1024)] = 0.0
     address: str | None = None
     executor: Literal["auto", "slurm", "local"] = "auto"
-    minutes: Positive = 240.0
+    minutes: Count = 240
     timeouts: Annotated[int, Within(0, 100)] = 3
     notice: Count = 90
     memory_gb: Positive | None = None

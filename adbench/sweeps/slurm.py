@@ -99,9 +99,8 @@ def _executor(folder: Path, keys: LauncherKeys) -> Any:
 
 
 def _parameters(keys: LauncherKeys) -> dict[str, Any]:
-    minutes = keys.minutes
     found: dict[str, Any] = {
-        "timeout_min": math.ceil(minutes) if keys.executor != "local" else minutes,
+        "timeout_min": keys.minutes,
         "cpus_per_task": math.ceil(keys.cpus),
         "slurm_job_name": "adbench",
         "slurm_array_parallelism": keys.parallel,

@@ -21,6 +21,7 @@ from adbench.runs.folder import RunFolder
 from adbench.training.callbacks import Budget, History, Progress
 from adbench.training.checkpoints import Checkpoint, readable_checkpoint
 from adbench.training.loggers import build_logger, log_to
+from adbench.training.processes import Averaged, SharedSteps, Team
 from adbench.training.seal import Seal
 from adbench.training.selection import Selection, selections
 
@@ -48,16 +49,22 @@ def fit(
     folder: RunFolder,
     seal: Seal,
     say: Say,
+    team: Team | None = None,
 ) -> Fitted:
     """Train a prepared module, from its last checkpoint on; leave the state that counts in it.
+
+    Args:
+        team: processes that train together; only the first one writes.
 
     Raises:
         UserError: the checkpoint belongs to another model, or none can be read.
     """
-    logger = build_logger(config["logger"], folder.path)
-    history = History(folder / "history.csv", log_to(logger))
+    team = team or Team()
+    datamodule.share(team.rank, team.size)
+    logger = build_logger(config["logger"], folder.path) if team.leads else None
+    history = History(folder / "history.csv", log_to(logger), team)
     chosen = selections(datamodule, config, keys, folder, history, seal)
-    budget = Budget(keys.train, len(datamodule.train_dataloader()))
+    budget = Budget(keys.train, len(datamodule.train_dataloader()), team.agreed)
     module.progress = budget.fraction
     live = not keys.plain and os.isatty(2)
     callbacks = [
@@ -65,7 +72,8 @@ def fit(
         *chosen,
         history,
         Progress(budget, say, live=live, model=config["model"]["name"]),
-        Checkpoint(folder / "checkpoints", keys.train.checkpoint_minutes),
+        Checkpoint(folder / "checkpoints", keys.train.checkpoint_minutes, team.agreed),
+        *([Averaged()] if team.size > 1 else []),
     ]
     trainer = _trainer(keys, callbacks, logger or False, folder)
     checkpoint = readable_checkpoint(folder / "checkpoints", module, say)
@@ -92,7 +100,8 @@ def _trainer(
     return lightning.Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
-        strategy=hardware.strategy,
+        num_nodes=hardware.nodes,
+        strategy=SharedSteps() if hardware.strategy == "ddp" else "auto",
         precision=hardware.precision,
         max_epochs=-1,
         logger=logger,  # False: none; None would mean Lightning's own choice
@@ -100,7 +109,7 @@ def _trainer(
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        use_distributed_sampler=hardware.strategy != "auto",
+        use_distributed_sampler=False,  # the data module deals every batch out to the processes
         num_sanity_val_steps=0,
         limit_val_batches=0,
         deterministic="warn" if hardware.deterministic else False,
