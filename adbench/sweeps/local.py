@@ -127,6 +127,7 @@ class Joblib:
         attempt = self.attempts(cell, claims, True)
         attempt.environ = {**attempt.environ, **self.slots.environ(cell)}
         attempt.halt = f"{attempt.log}.halt"
+        Path(attempt.halt).parent.mkdir(parents=True, exist_ok=True)
         Path(attempt.halt).unlink(missing_ok=True)
         future = self._executor().submit(attempt)
         return _PoolJob(future, Path(attempt.halt), lambda: self.slots.free(cell))
