@@ -84,7 +84,8 @@ class Timed(Progress):
 def simulated(cells: int, folder: Path) -> dict:
     """Run a sweep of empty cells; return seconds, memory and files."""
     table = SweepTable(
-        folder / "sweeps" / "s", grid(["model=glass", "dataset=mvtec"], {"seed": map(str, range(cells))})
+        folder / "sweeps" / "s",
+        grid(["model=glass", "dataset=mvtec"], {"seed": map(str, range(cells))}),
     )
     told = Timed(table)
     before = time.perf_counter()

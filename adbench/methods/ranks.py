@@ -188,14 +188,14 @@ def batch_norm(
     return found.to(x.dtype)
 
 
-def _forward(self: Any, x: Tensor) -> Tensor:
+def _forward(self: Any, input: Tensor) -> Tensor:
     if not self.training or size() == 1:
-        found: Tensor = self.alone.forward(self, x)
+        found: Tensor = self.alone.forward(self, input)
         return found
     self.num_batches_tracked += 1
     factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
     return batch_norm(
-        x, self.running_mean, self.running_var, self.weight, self.bias, True, factor, self.eps
+        input, self.running_mean, self.running_var, self.weight, self.bias, True, factor, self.eps
     )
 
 
@@ -211,7 +211,10 @@ class Global2d(nn.BatchNorm2d):
     alone, forward = nn.BatchNorm2d, _forward
 
 
-_KINDS = {nn.BatchNorm1d: Global1d, nn.BatchNorm2d: Global2d}
+_KINDS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: Global1d,
+    nn.BatchNorm2d: Global2d,
+}
 
 
 def share_batch_norms(module: nn.Module) -> None:

@@ -104,7 +104,7 @@ def joined(hardware: HardwareKeys) -> Iterator[Team]:
     except ValueError as error:
         raise UserError(f"hardware=ddp: {' '.join(str(error).split())[:300]}") from None
     team = _Processes()
-    wanted = fabric.strategy.num_processes * hardware.nodes
+    wanted = int(getattr(fabric.strategy, "num_processes", team.size)) * hardware.nodes
     if team.size != wanted:
         raise UserError(
             f"hardware=ddp: {team.size} processes were started, {wanted} are asked for by "

@@ -237,7 +237,14 @@ def test_two_processes_come_to_the_figures_of_one(by, data, tmp_path):  # noqa: 
     two = ["hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2"]
     start = [sys.executable, "-m", "adbench"]
     if by == "torchrun":
-        start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "adbench"]
+        start = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "-m",
+            "adbench",
+        ]
         start[4:4] = [f"--master-port={29000 + os.getpid() % 1000}"]
     runs = {}
     for name, command in {
