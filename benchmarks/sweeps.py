@@ -66,7 +66,7 @@ class Timed(Progress):
     """Notes the time at every thousandth cell."""
 
     def __init__(self, table):
-        super().__init__(table, lambda line: None, live=False, retry_failed=True)
+        super().__init__(table, lambda _: None, live=False, retry_failed=True)
         self.done, self.marks, self.writes = 0, [time.perf_counter()], 0.0
 
     def rest(self):

@@ -215,16 +215,16 @@ def test_every_method_says_whether_it_supports_several_processes(data, tmp_path)
 
 def test_a_batch_that_cannot_be_dealt_out_is_refused(data, tmp_path):  # noqa: F811
     keys = settings(configured("dfr", data, tmp_path, "train.batch_size=5"))
-    with pytest.raises(UserError, match="try train.batch_size=4"):
+    with pytest.raises(UserError, match=r"try train\.batch_size=4"):
         check_shares(2, keys, 6)
 
 
 # The command
 
 
-def words(data, root, *more):
+def words(place, root, *more):
     return [
-        *("train", "model=simplenet", "dataset=mvtec", f"dataset.root={data}"),
+        *("train", "model=simplenet", "dataset=mvtec", f"dataset.root={place}"),
         *("dataset.category=nut", "dataset.image_size=32", "backbone=resnet18"),
         *("backbone.weights=random", "model.hidden=16", "train.epochs=2", "train.batch_size=4"),
         *("hardware.threads=1", f"run.root={root}", "run.name=r", "images.save=0", *more),
