@@ -231,6 +231,7 @@ class SearchKeys:
             is the criterion of ``train.select_by``; figures of the test set need protocol=paper.
         startup: trials drawn at random, before which nothing is pruned either.
         prune: stop trials whose validation signal stays below the median of the others'.
+        default: the first trial is what the configuration says without the search.
         seed: of the sampler.
     """
 
@@ -239,6 +240,7 @@ class SearchKeys:
     objectives: tuple[Objective, ...] = ("validation",)
     startup: Count = 8
     prune: bool = True
+    default: bool = True
     seed: Seed = 0
 
     def __post_init__(self) -> None:

@@ -86,6 +86,10 @@ class SweepTable:
         """What is known of each cell, in their order."""
         return [self._of(cell) for cell in self._cells.values()]
 
+    def entry(self, cell: Cell) -> dict[str, Any]:
+        """What is known of a cell."""
+        return self._of(cell)
+
     def latest(self, count: int) -> list[dict[str, Any]]:
         """Return the last entries."""
         return [self._of(cell) for cell in itertools.islice(reversed(self._cells.values()), count)]
