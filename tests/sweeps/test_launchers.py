@@ -266,3 +266,35 @@ def test_a_dead_controllers_remote_cell_is_left_to_its_worker(tmp_path):
     assert not after.take(cell)
     os.utime(after.lease_of(cell), (0, 0))
     assert after.take(cell)
+
+
+@pytest.mark.slow
+def test_ray_runs_cells_as_tasks_and_a_killed_worker_costs_none(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+
+    def kill():
+        end = time.monotonic() + 200
+        while time.monotonic() < end:
+            for path in tmp_path.glob("outputs/toy/set/nut/*/taken"):
+                cell = int(path.read_text().split()[0])
+                parent = Path(f"/proc/{cell}/stat").read_text().rsplit(")", 1)[1].split()[1]
+                os.kill(int(parent), signal.SIGKILL)
+                return
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    table, lines = sweep(tmp_path, LauncherKeys(name="ray"), "stub.seconds=2", seeds=3)
+    killer.join()
+    assert states(table) == ["finished"] * 3
+    assert any("a worker of ray was lost" in line for line in lines)
+    assert not list(tmp_path.rglob("shared.token"))
+
+
+def test_nobody_at_rays_address_is_told(tmp_path):
+    pytest.importorskip("ray")
+    with pytest.raises(UserError, match="no ray cluster answers"):
+        build_launcher(
+            LauncherKeys(name="ray", address="127.0.0.1:1"), tmp_path, tmp_path, jobs=None
+        )
