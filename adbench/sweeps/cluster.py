@@ -50,6 +50,7 @@ class Ray:
         self.ray = _connected(keys)
         self.attempts, self.root, self.keys = attempts, root, keys
         self.jobs = jobs or self._room()
+        folder.mkdir(parents=True, exist_ok=True)
         token = secrets.token_hex(16)
         self.token = folder / "shared.token"
         self.token.write_text(token, encoding="ascii")
