@@ -30,7 +30,7 @@ LAUNCHERS = {
     "local": ["launcher=local", "sweep.jobs=2"],
     "joblib": ["launcher=joblib", "sweep.jobs=2"],
     "submitit": ["launcher=submitit", "launcher.executor=local", "sweep.jobs=2"],
-    "ray": ["launcher=ray", "launcher.address=127.0.0.1:6399"],
+    "ray": ["launcher=ray"],
 }
 FIGURES = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_30", "aupro_05")
 
@@ -89,21 +89,20 @@ def finished(root: Path) -> dict[tuple[str, ...], list[float]]:
 
 @contextlib.contextmanager
 def cluster(launcher: str):
-    """Two nodes of ray on this machine, where they are asked for."""
+    """Yield further words; two nodes of ray on this machine, where they are asked for."""
     if launcher != "ray":
-        yield
+        yield []
         return
-    ray = str(Path(sys.executable).with_name("ray"))
-    common = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
-    env = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    head = ["--head", "--port=6399", "--include-dashboard=false", *common]
-    subprocess.run([ray, "start", *head], check=True, capture_output=True, env=env)
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    found = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
-        other = ["--address=127.0.0.1:6399", *common]
-        subprocess.run([ray, "start", *other], check=True, capture_output=True, env=env)
-        yield
+        found.add_node(**node)
+        yield [f"launcher.address={found.address}"]
     finally:
-        subprocess.run([ray, "stop", "--force"], check=False, capture_output=True, env=env)
+        found.shutdown()
 
 
 def compared(root: Path, names: list[str]) -> None:
@@ -111,9 +110,9 @@ def compared(root: Path, names: list[str]) -> None:
     for name in names:
         place = (root / name).resolve()
         killed: list[str] = []
-        with cluster(name):
+        with cluster(name) as more:
             start = time.monotonic()
-            process = sweep(place, *LAUNCHERS[name])
+            process = sweep(place, *LAUNCHERS[name], *more)
             killer = threading.Thread(target=kill_one, args=(place, name, killed), daemon=True)
             killer.start()
             _, told = process.communicate()
