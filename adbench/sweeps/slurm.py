@@ -133,7 +133,7 @@ def sbatch_text(folder: Path, keys: LauncherKeys, count: int) -> str:
 
     executor = Elsewhere(folder / "%j", max_num_timeout=keys.timeouts)
     given = {n.removeprefix("slurm_"): v for n, v in _parameters(keys).items()}
-    names: dict[str, str] = dict(executor._equivalence_dict())  # submitit's names -> SLURM's
+    names: Any = executor._equivalence_dict()  # submitit's names -> SLURM's
     converted = {names.get(name, name): value for name, value in given.items()}
     if "mem" in converted:
         converted["mem"] = f"{converted['mem']}GB"
