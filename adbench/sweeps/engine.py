@@ -177,11 +177,21 @@ class Engine:
                 settled += 1
         if looked and not taken and not settled:
             self._next_look = time.monotonic() + _LOOK
-        for cell in taken:
+        if taken:
+            self._launch(taken, report)
+
+    def _launch(self, cells: Sequence[Cell], report: Report) -> None:
+        for cell in cells:
             report.started(cell)
         now = time.monotonic()
-        jobs = self.launcher.start(taken, self.claims) if taken else []
-        self._running += [_Running(*each, now) for each in zip(taken, jobs, strict=True)]
+        try:
+            jobs = self.launcher.start(cells, self.claims)
+        except BaseException:  # a queue that takes no jobs: others may take the cells
+            for cell in cells:
+                report.ended(cell, Outcome("interrupted", None, "could not be started", 0.0))
+                self.claims.release(cell)
+            raise
+        self._running += [_Running(*each, now) for each in zip(cells, jobs, strict=True)]
 
     def _collect(self, waiting: deque[Cell], report: Report) -> bool:
         """Settle what has ended; return whether anything has."""

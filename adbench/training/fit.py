@@ -66,7 +66,7 @@ def fit(
     chosen = selections(datamodule, config, keys, folder, history, seal)
     budget = Budget(keys.train, len(datamodule.train_dataloader()), team.agreed)
     module.progress = budget.fraction
-    live = not keys.plain and os.isatty(2)
+    live = team.leads and not keys.plain and os.isatty(2)
     callbacks = [
         budget,
         *chosen,
