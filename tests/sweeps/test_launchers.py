@@ -269,6 +269,7 @@ def test_a_dead_controllers_remote_cell_is_left_to_its_worker(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_ray_runs_cells_as_tasks_and_a_killed_worker_costs_none(tmp_path, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)

@@ -232,6 +232,7 @@ def words(place, root, *more):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1700)
 @pytest.mark.parametrize("by", ["Lightning", "torchrun"])
 def test_two_processes_come_to_the_figures_of_one(by, data, tmp_path):  # noqa: F811
     two = ["hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2"]
@@ -252,7 +253,7 @@ def test_two_processes_come_to_the_figures_of_one(by, data, tmp_path):  # noqa: 
         "two": [*start, *words(data, tmp_path / "two", *two)],
     }.items():
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=280
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=800
         )
         assert done.returncode == 0, done.stdout + done.stderr
         folder = tmp_path / done.stdout.strip().splitlines()[-1]
