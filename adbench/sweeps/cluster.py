@@ -199,10 +199,12 @@ def _connected(keys: LauncherKeys) -> Any:
             runtime_env={"env_vars": path} if path else None,
             **given,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # ray raises plain ones, too
         told = " ".join(str(error).split())[:200]
+        if not keys.address:
+            raise UserError(f"launcher=ray: no cluster starts on this machine ({told})") from None
         raise UserError(
             f"launcher.address={keys.address}: no ray cluster answers ({told}); start one with "
-            "`ray start --head`, or leave launcher.address= out"
+            "`ray start --head`, or leave launcher.address out; RAY_AUTH_MODE must be the same everywhere"
         ) from None
     return ray
