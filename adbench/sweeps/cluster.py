@@ -205,6 +205,6 @@ def _connected(keys: LauncherKeys) -> Any:
             raise UserError(f"launcher=ray: no cluster starts on this machine ({told})") from None
         raise UserError(
             f"launcher.address={keys.address}: no ray cluster answers ({told}); start one with "
-            "`ray start --head`, or leave launcher.address out; RAY_AUTH_MODE must be the same everywhere"
+            "`ray start --head`, with one RAY_AUTH_MODE everywhere, or leave launcher.address out"
         ) from None
     return ray
