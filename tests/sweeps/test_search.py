@@ -301,7 +301,7 @@ def test_killed_controllers_and_a_killed_worker_leave_no_gap_and_no_double(data,
         command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
     )
     end = time.monotonic() + 120
-    while not (cells := running(conf)) and time.monotonic() < end:
+    while not (cells := running(tmp_path)) and time.monotonic() < end:
         time.sleep(0.02)
     os.kill(cells[0], signal.SIGKILL)
     _, lines = last.communicate(timeout=240)
