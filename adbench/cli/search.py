@@ -11,18 +11,23 @@ from adbench.cli.console import say
 from adbench.errors import UserError
 
 if TYPE_CHECKING:
-    from adbench.config.schema import SearchKeys, SpaceKeys, SweepKeys
+    from adbench.config.schema import LauncherKeys, SearchKeys, SpaceKeys, SweepKeys
+    from adbench.sweeps.fixed import FixedConf
     from adbench.sweeps.search import Search
 
 
 def run_search(
-    words: Sequence[str], keys: SweepKeys, search: SearchKeys, arguments: Arguments
+    words: Sequence[str],
+    keys: SweepKeys,
+    search: SearchKeys,
+    arguments: Arguments,
+    launcher: LauncherKeys,
 ) -> int:
     """Run trials until so many are complete; the last line on stdout is the search's folder."""
-    from adbench.cli.sweep import live_display, local_engine, sweep_folder
+    from adbench.cli.sweep import dry_run, engine_of, live_display, sweep_folder
     from adbench.config.compose import compose_config, parse_overrides
-    from adbench.sweeps.advisor import Advisor
-    from adbench.sweeps.engine import claimed
+    from adbench.sweeps.advisor import Advisor, default_setting
+    from adbench.sweeps.fixed import FixedConf
     from adbench.sweeps.grid import split_overrides
     from adbench.sweeps.search import Search
     from adbench.sweeps.study import Study
@@ -36,11 +41,15 @@ def run_search(
     space = _space(search, config)
     fixed = _with_signal(fixed, config, search)
     config = _checked(fixed, space, search, arguments)
-    advisor = Advisor(space, search)
+    default = default_setting(space, compose_config("train", fixed, arguments.config_dir))
+    advisor = Advisor(space, search, default if search.default else None)
     request = {"fixed": fixed, "space": _plain(space), **_deciding(search)}
     folder = sweep_folder(config["run"]["root"], keys.name or _name(request))
+    if launcher.dry_run:
+        return dry_run(folder, launcher, search.trials)
     study = Study(folder, request)
     table = SweepTable(folder, [], growing=True)
+    engine = engine_of(folder, keys, arguments, launcher)
     with Search(
         table,
         say,
@@ -48,12 +57,15 @@ def run_search(
         study=study,
         advisor=advisor,
         fixed=fixed,
-        place=_places(arguments.config_dir),
-        running=lambda cell: claimed(folder / "cells", cell),
+        place=_places(FixedConf(folder, arguments.config_dir)),
+        running=engine.claims.held,
     ) as progress:
         table.write()
         say(f"{search.trials} trials of {len(space)} keys; {folder}/search.md tells of them")
-        local_engine(folder, keys, arguments).run([], progress)
+        try:
+            engine.run([], progress)
+        finally:
+            table.write()
         progress.write()
     return _told(progress, folder, fixed)
 
@@ -62,6 +74,7 @@ def _told(progress: Search, folder: Path, fixed: Sequence[str]) -> int:
     """Print what was found and write the best trial as a preset; 1 where trials are missing."""
     trials = progress.study.trials()
     best = progress.advisor.best(trials)
+    _beside_test(progress, folder / "search.md")
     print((folder / "search.md").read_text(encoding="utf-8"))
     if best:
         path = folder / "experiment" / "best.yaml"
@@ -70,6 +83,32 @@ def _told(progress: Search, folder: Path, fixed: Sequence[str]) -> int:
     print(folder)
     done = sum(trial.state in ("complete", "pruned") for trial in trials)
     return 0 if done >= progress.keys.trials else 1
+
+
+def _beside_test(progress: Search, path: Path) -> None:
+    """Add what the default and the chosen trial reach on test: looked at now, chosen before."""
+    from adbench.runs.files import write_text
+    from adbench.sweeps.search import word_of
+
+    trials = progress.study.trials()
+    best = progress.advisor.best(trials)[:1]
+    default = progress.advisor.default
+    shown = {f"best (trial {trial.number})": trial for trial in best}
+    if default is not None and trials and trials[0].params == dict(default):
+        shown = {"default (trial 0)": trials[0], **shown}
+    names = ("image_auroc", "pixel_auroc", "aupro_30")
+    wanted = progress.keys.objectives
+    head = ["", *wanted, *[f"test {name}" for name in names]]
+    rows = []
+    for name, trial in shown.items():
+        entry = progress.table.entry(progress.cell(trial)).get("metrics", {})
+        told = [f"{value:.4f}" for value in trial.values] or ["-"] * len(wanted)
+        tested = [entry.get(key) for key in names]
+        rows.append([name, *told, *["-" if v is None else word_of(round(v, 4)) for v in tested]])
+    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    note = "Test figures were looked at when the choice was made, and decided nothing."
+    text = path.read_text(encoding="utf-8")
+    write_text(path, text + "\n" + "\n".join(lines) + f"\n\n{note}\n")
 
 
 def _space(search: SearchKeys, config: Mapping[str, Any]) -> dict[str, SpaceKeys]:
@@ -130,7 +169,7 @@ def _checked(
     return config
 
 
-def _places(config_dir: Path | None) -> Callable[[Sequence[str]], list[Path]]:
+def _places(conf: FixedConf) -> Callable[[Sequence[str]], list[Path]]:
     """Return what finds the run folders of overrides: one a category."""
     from functools import lru_cache
 
@@ -142,7 +181,8 @@ def _places(config_dir: Path | None) -> Callable[[Sequence[str]], list[Path]]:
 
     @lru_cache(maxsize=4096)
     def found(overrides: tuple[str, ...]) -> list[Path]:
-        config = compose_config("train", overrides, config_dir)
+        with conf.in_force():
+            config = compose_config("train", overrides, conf.config_dir)
         keys = from_mapping(DatasetKeys, config["dataset"], "dataset")
         names = chosen_categories(keys)
         names = ["+".join(names)] if config["dataset"]["multiclass"] else names
@@ -163,6 +203,7 @@ def _deciding(search: SearchKeys) -> dict[str, Any]:
         "objectives": list(search.objectives),
         "startup": search.startup,
         "prune": search.prune,
+        "default": search.default,
         "seed": search.seed,
     }
 

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 from adbench.cli.arguments import Arguments, parsed_arguments
 from adbench.cli.console import say
 from adbench.cli.help import group_help
+from adbench.config.locate import SWEEPS
 from adbench.errors import UserError
 
 if TYPE_CHECKING:
-    from adbench.config.schema import SweepKeys
-    from adbench.sweeps.engine import LocalEngine
+    from adbench.config.schema import LauncherKeys, SweepKeys
+    from adbench.sweeps.engine import Engine
     from adbench.sweeps.grid import Cell
     from adbench.sweeps.table import SweepTable
 
 
-OWN = ("sweep.", "sweep=", "+sweep.", "++sweep.")
+OWN = tuple(f"{plus}{group}{mark}" for plus in ("", "+", "++") for group in SWEEPS for mark in ".=")
 
 
 def usage() -> str:
@@ -38,12 +39,13 @@ def usage() -> str:
             "sweep=optuna               a search over the model's space in conf/sweep/optuna.yaml",
             "sweep.search.trials=20     how many; objectives, startup, prune and seed as well",
             "sweep.name=NAME            folder of the table",
-            "sweep.jobs=1               cells at a time",
+            "launcher=local             where cells run: local | joblib | submitit (SLURM) | ray",
+            "sweep.jobs=N               cells at a time; 1 with launcher=local",
             "sweep.threads=N            torch threads per cell",
             "sweep.timeout_minutes=N    stop a cell after so long",
             "sweep.retry_failed=true    try failed cells again",
         ),
-        also=("sweep",),
+        also=SWEEPS,
     )
 
 
@@ -51,20 +53,21 @@ def run(words: Sequence[str]) -> int:
     """Run a grid; the last line on stdout is the sweep's folder; 1 where a cell failed."""
     arguments = parsed_arguments(words)
     from adbench.config.compose import compose_config, parse_overrides, typed_words
-    from adbench.config.schema import SweepKeys, SweepRoot, settings
+    from adbench.config.schema import LauncherKeys, SweepKeys, SweepRoot, settings
     from adbench.config.typed import from_mapping
     from adbench.sweeps.grid import grid, own_folders, split_overrides
     from adbench.sweeps.table import SweepTable
 
     own = [word for word in arguments.overrides if word.startswith(OWN)]
     rest = [word for word in arguments.overrides if word not in own]
-    section = compose_config("sweep", own, arguments.config_dir, (SweepRoot,))["sweep"]
-    keys = from_mapping(SweepKeys, section, "sweep")
+    root = compose_config("sweep", own, arguments.config_dir, (SweepRoot,))
+    keys = from_mapping(SweepKeys, root["sweep"], "sweep")
+    launcher = from_mapping(LauncherKeys, root["launcher"], "launcher")
     rest = typed_words("train", rest, arguments.config_dir, several=True)
     if keys.search is not None:
         from adbench.cli.search import run_search
 
-        return run_search(rest, keys, keys.search, arguments)
+        return run_search(rest, keys, keys.search, arguments, launcher)
     fixed, swept = split_overrides(parse_overrides(rest))
     first = _first_config(fixed, swept, keys, arguments)
     settings(first)
@@ -80,8 +83,10 @@ def run(words: Sequence[str]) -> int:
         raise UserError("nothing to sweep: give a key several values, e.g. seed=1,2,3")
     name = keys.name or _hash_of([*rest, *map(str, (keys.rows or {}).items())])
     folder = sweep_folder(first["run"]["root"], name)
+    if launcher.dry_run:
+        return dry_run(folder, launcher, len(cells))
     table = SweepTable(folder, cells)
-    run_cells(table, keys, arguments, plain=bool(first["plain"]))
+    run_cells(table, keys, arguments, launcher, plain=bool(first["plain"]))
     print(table.markdown())
     print(folder)
     return 1 if table.counts().get("failed") else 0
@@ -125,7 +130,9 @@ def by_category(
     """
     from adbench.sweeps.grid import Cell
 
-    deciding = tuple(w for w in cell.overrides if w.startswith(("dataset", "experiment", "model")))
+    deciding = tuple(
+        w for w in cell.overrides if w.startswith(("dataset", "experiment=", "model="))
+    )
     if deciding not in known:
         known[deciding] = _categories(cell, config_dir)
     kept = [w for w in cell.overrides if not w.startswith("dataset.category=")]
@@ -148,36 +155,73 @@ def _categories(cell: Cell, config_dir: Path | None) -> list[str]:
     return chosen_categories(from_mapping(DatasetKeys, section, "dataset"))
 
 
-def run_cells(table: SweepTable, keys: SweepKeys, arguments: Arguments, *, plain: bool) -> None:
+def run_cells(
+    table: SweepTable,
+    keys: SweepKeys,
+    arguments: Arguments,
+    launcher: LauncherKeys | None = None,
+    *,
+    plain: bool,
+) -> None:
     """Run what a table lacks, each cell a process of its own."""
-    from adbench.sweeps.engine import claimed
     from adbench.sweeps.progress import Progress
 
-    claims = table.folder / "cells"
-    table.settle_dead(lambda cell: claimed(claims, cell))
+    engine = engine_of(table.folder, keys, arguments, launcher)
+    table.settle_dead(engine.claims.held)
     table.write()
-    engine = local_engine(table.folder, keys, arguments)
     with Progress(table, say, live=live_display(plain), retry_failed=keys.retry_failed) as progress:
         waiting = [cell for cell in table.cells if progress.due(cell)]
         done = len(table.cells) - len(waiting)
         say(f"{len(table.cells)} cells, {done} done before; table: {table.folder}/sweep.md")
-        engine.run(waiting, progress)
+        try:
+            engine.run(waiting, progress)
+        finally:
+            table.write()
 
 
-def local_engine(folder: Path, keys: SweepKeys, arguments: Arguments) -> LocalEngine:
-    """Return what runs the cells of the sweep in ``folder`` on this machine."""
-    from adbench.sweeps.engine import LocalEngine
+def engine_of(
+    folder: Path, keys: SweepKeys, arguments: Arguments, launcher: LauncherKeys | None
+) -> Engine:
+    """Return what runs the cells of the sweep in ``folder``, by the configuration of its start."""
+    from adbench.config.schema import LauncherKeys
+    from adbench.sweeps.claims import Claims
+    from adbench.sweeps.engine import Engine
+    from adbench.sweeps.fixed import FixedConf
+    from adbench.sweeps.launchers import build_launcher
 
-    flags = arguments.forwarded()
-    if keys.threads is not None:
-        flags = [f"hardware.threads={keys.threads}", *flags]
-    return LocalEngine(
-        folder / "logs",
-        folder / "cells",
-        flags=flags,
+    launcher = launcher or LauncherKeys()
+    conf = FixedConf(folder, arguments.config_dir)
+    if conf.changed:
+        say(conf.told())
+    threads = [] if keys.threads is None else [f"hardware.threads={keys.threads}"]
+    found = build_launcher(
+        launcher,
+        folder,
+        folder.parents[1],
         jobs=keys.jobs,
-        timeout=None if keys.timeout_minutes is None else keys.timeout_minutes * 60,
+        flags=[*threads, *conf.flags],
+        environ=conf.environ,
+        conf=conf.folder,
     )
+    return Engine(
+        found,
+        Claims(folder / "cells", remote=found.remote),
+        timeout=None if keys.timeout_minutes is None else keys.timeout_minutes * 60,
+        retries=launcher.retries,
+    )
+
+
+def dry_run(folder: Path, launcher: LauncherKeys, cells: int) -> int:
+    """Write what would be given to sbatch; its path is the last line on stdout."""
+    from adbench.runs.files import write_text
+    from adbench.sweeps.slurm import sbatch_text
+
+    path = folder / "submit.sh"
+    text = sbatch_text((folder / "submitit").resolve(), launcher, min(cells, launcher.parallel))
+    write_text(path, text)
+    print(text)
+    print(path)
+    return 0
 
 
 def live_display(plain: bool) -> bool:

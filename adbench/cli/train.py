@@ -60,6 +60,8 @@ def run(words: Sequence[str]) -> int:
 
     wait = os.environ.get("ADBENCH_WAIT") == "1"  # a sweep's cell: see sweeps/engine.py
     folders = train(config, arguments.overrides, say, wait=wait)
+    if not folders:  # one of several processes, and not the first: that one tells
+        return 0
     if not all((folder / "metrics.json").is_file() for folder in folders):
         print(folders[-1])  # a run that ended with a stage
         return 0

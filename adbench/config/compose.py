@@ -12,7 +12,8 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from adbench.config.locate import GROUPS, conf_folder, nested_options, options
+from adbench.config.hydra_words import refuse_hydras_own
+from adbench.config.locate import GROUPS, SWEEPS, conf_folder, nested_options, options
 from adbench.config.schema import Settings
 from adbench.config.typed import hint_at, shown, takes_list
 from adbench.config.words import as_typed, example, needs_care, quoted
@@ -47,7 +48,7 @@ def compose_config(
     Raises:
         UserError: an override cannot be parsed, or names an unknown group, option or key.
     """
-    _refuse_hydras_own(overrides)
+    refuse_hydras_own(overrides)
     words = typed_words(primary, overrides, config_dir, records)
     parsed = parse_overrides(words)
     _refuse_sweeps(parsed, overrides)
@@ -73,6 +74,7 @@ def typed_words(
 
     ``several``: commas separate values, as in a sweep.
     """
+    refuse_hydras_own(overrides)
     if not any(map(needs_care, overrides)):
         return list(overrides)
     choices = [word for word in overrides if _chooses(word) and not needs_care(word)]
@@ -85,14 +87,8 @@ def typed_words(
     ]
 
 
-def _refuse_hydras_own(overrides: Sequence[str]) -> None:
-    for word in overrides:
-        if re.match(r"\+{0,2}hydra[./=]", word):
-            raise UserError(f"{shown(word)}: Hydra's own keys have no effect here; see --help")
-
-
 def _chooses(word: str) -> bool:
-    return word.split("=")[0] in (*GROUPS, "sweep") and "=" in word
+    return word.split("=")[0] in (*GROUPS, *SWEEPS) and "=" in word
 
 
 @contextlib.contextmanager
@@ -140,7 +136,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Any]:
 
 
 def _is_group(override: Any) -> bool:
-    return override.key_or_group in (*GROUPS, "sweep")
+    return override.key_or_group in (*GROUPS, *SWEEPS)
 
 
 def _unread(text: str, error: Exception) -> str:

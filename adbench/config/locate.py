@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 from adbench.errors import UserError
@@ -14,6 +15,10 @@ def conf_folder() -> Path:
     Raises:
         UserError: the installation lacks it.
     """
+    if given := os.environ.get(FIXED):
+        if (Path(given) / "train.yaml").is_file():
+            return Path(given)
+        raise UserError(f"{FIXED}={given} holds no configuration (train.yaml)")
     beside = Path(__file__).parents[2] / "conf"
     if (beside / "train.yaml").is_file():
         return beside
@@ -24,6 +29,10 @@ def conf_folder() -> Path:
     raise UserError("the configuration files (adbench.conf) are not installed; reinstall adbench")
 
 
+# names the copy of conf/ that the cells of a sweep read: fixed when the sweep began
+FIXED = "ADBENCH_CONF"
+# groups of `adbench sweep` alone
+SWEEPS = ("launcher", "sweep")
 # in the order in which help shows them
 GROUPS = (
     "model",

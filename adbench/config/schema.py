@@ -83,7 +83,8 @@ class HardwareKeys:
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: Annotated[int, Within(-1, 1024)] | Literal["auto"] = 1
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_spawn"] = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
+    nodes: Annotated[int, Within(1, 1024)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     threads: Annotated[int, Within(1, 1024)] = 2
     workers: Annotated[int, Within(0, 256)] = 0
@@ -92,6 +93,9 @@ class HardwareKeys:
     def __post_init__(self) -> None:
         if self.devices == 0:
             raise UserError("hardware.devices=0: at least one device is needed; -1 means all")
+        if self.strategy != "ddp" and (self.devices not in (1, "auto") or self.nodes > 1):
+            told = f"hardware.nodes={self.nodes}" if self.nodes > 1 else f"devices={self.devices}"
+            raise UserError(f"hardware: {told} means several processes: set hardware=ddp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,7 @@ class SearchKeys:
             is the criterion of ``train.select_by``; figures of the test set need protocol=paper.
         startup: trials drawn at random, before which nothing is pruned either.
         prune: stop trials whose validation signal stays below the median of the others'.
+        default: the first trial is what the configuration says without the search.
         seed: of the sampler.
     """
 
@@ -235,6 +240,7 @@ class SearchKeys:
     objectives: tuple[Objective, ...] = ("validation",)
     startup: Count = 8
     prune: bool = True
+    default: bool = True
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -249,10 +255,44 @@ class SweepKeys:
     rows: dict[str, tuple[str, ...]] | None = None
     search: SearchKeys | None = None
     name: str | None = None
-    jobs: Annotated[int, Within(1, 1024)] = 1
+    jobs: Annotated[int, Within(1, 10_000)] | None = None
     threads: Annotated[int, Within(1, 1024)] | None = None
     timeout_minutes: Positive | None = None
     retry_failed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherKeys:
+    """Group ``launcher``: where a sweep's cells run. Which keys a launcher has stands in its file.
+
+    Attributes:
+        retries: how often a cell is started again whose process or worker was killed.
+        devices: GPUs that cells take in turn; none: every cell sees all.
+        cpus, gpus: what a cell takes of its node.
+        address: of a ray cluster; None: one of this machine.
+        executor: of submitit.
+        minutes: time limit of a job; ``timeouts`` times it is queued again and goes on.
+        notice: seconds before the limit at which a job is told.
+        memory_gb: of a job.
+        parallel: jobs at a time.
+        slurm: further words of sbatch: partition, account, qos, constraint, setup ...
+        dry_run: write the sbatch file and end.
+    """
+
+    name: Literal["local", "joblib", "submitit", "ray"] = "local"
+    retries: Annotated[int, Within(0, 100)] = 2
+    devices: tuple[Annotated[int, Within(0, 1023)], ...] = ()
+    cpus: Annotated[float, Within(0, 1024)] = 1.0
+    gpus: Annotated[float, Within(0, 1024)] = 0.0
+    address: str | None = None
+    executor: Literal["auto", "slurm", "local"] = "auto"
+    minutes: Count = 240
+    timeouts: Annotated[int, Within(0, 100)] = 3
+    notice: Count = 90
+    memory_gb: Positive | None = None
+    parallel: Annotated[int, Within(1, 10_000)] = 64
+    slurm: dict[str, Any] | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +300,7 @@ class SweepRoot:
     """What stands at the root of conf/sweep.yaml."""
 
     sweep: SweepKeys
+    launcher: LauncherKeys
 
 
 @dataclass(frozen=True, slots=True)

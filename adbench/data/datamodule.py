@@ -180,21 +180,49 @@ class SplitReader:
 
 
 class SeededSampler(Sampler[int]):
-    """A permutation fixed by (seed, epoch); the trainer sets the epoch."""
+    """A permutation fixed by (seed, epoch); the trainer sets the epoch.
 
-    def __init__(self, count: int, seed: int, limit: int | None = None) -> None:
+    With several processes each batch of that one order is cut into equal parts, so that their
+    steps together are those of one process. Where the last batch cannot be, an epoch leaves out
+    up to ``size`` - 1 images; which ones, changes with the epoch.
+
+    Args:
+        part: (rank, size) of this process; ``batch_size`` is a multiple of ``size``.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        limit: int | None = None,
+        *,
+        batch_size: int = 1,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
         self.count, self.seed, self.epoch = count, seed, 0
-        self.limit = count if limit is None else min(limit, count)
+        limit = count if limit is None else min(limit, count)
+        self.part, self.batch_size = part, batch_size
+        self.limit = limit - limit % part[1]
 
     def __len__(self) -> int:
-        return self.limit
+        return self.limit // self.part[1]
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self.seed, self.epoch, 0x0DE4]).permutation(self.count)
-        return iter(order[: self.limit].tolist())
+        kept = order[: self.limit].tolist()
+        rank, size = self.part
+        if size == 1:
+            return iter(kept)
+        batches = [kept[i : i + self.batch_size] for i in range(0, self.limit, self.batch_size)]
+        return iter([i for each in batches for i in _part_of(each, rank, size)])
+
+
+def _part_of(batch: list[int], rank: int, size: int) -> list[int]:
+    share = len(batch) // size
+    return batch[rank * share : (rank + 1) * share]
 
 
 class DataModule(lightning.LightningDataModule):
@@ -238,6 +266,7 @@ class DataModule(lightning.LightningDataModule):
         self.seed = seed
         self.workers = workers
         self.epoch_images = epoch_images
+        self._part = (0, 1)
         share = max_memory // 3
         caches = {
             name: ImageCache(samples, image_size, fit=fit, bits=bits, max_memory=share)
@@ -283,6 +312,7 @@ class DataModule(lightning.LightningDataModule):
     def _sharing(self, other: DataModule) -> DataModule:
         for name in ("train", "val"):
             self._readers[name] = other._readers[name]
+        self._part = other._part
         return self
 
     def train_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
@@ -312,17 +342,27 @@ class DataModule(lightning.LightningDataModule):
         """Return the test images [B, 3, H, W] float32 at positions ``index`` [B]."""
         return self._readers["test"](index.tolist()).image
 
-    def train_dataloader(self) -> DataLoader[int]:
-        sampler = SeededSampler(len(self.train_samples), self.seed, self.epoch_images)
-        return self._loader(sampler)
+    def share(self, rank: int, size: int) -> None:
+        """Deal every training batch out to ``size`` processes, of which this is number ``rank``."""
+        self._part = (rank, size)
 
-    def _loader(self, sampler: Sampler[int]) -> DataLoader[int]:
+    def train_dataloader(self) -> DataLoader[int]:
+        sampler = SeededSampler(
+            len(self.train_samples),
+            self.seed,
+            self.epoch_images,
+            batch_size=self.batch_size,
+            part=self._part,
+        )
+        return self._loader(sampler, self.batch_size // self._part[1])
+
+    def _loader(self, sampler: Sampler[int], batch_size: int) -> DataLoader[int]:
         reader = self._readers["train"]
         if self.workers:
             reader.cache.fill()  # decoded once here, shared by forked workers
         return DataLoader(
             _Split(len(reader.samples)),
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             num_workers=self.workers,
             collate_fn=reader,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from adbench.config.targets import imported
 from adbench.errors import UserError
+from adbench.methods import ranks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -252,7 +253,16 @@ class AnomalyModule(lightning.LightningModule):
 
     def generator(self, batch_idx: int, stream: int = 0) -> torch.Generator:
         """Return a generator on the module's device, fixed by (seed, epoch, batch, stream)."""
-        return seeded_generator(self.device, self.seed, self.current_epoch, batch_idx, stream)
+        keys = (self.current_epoch, batch_idx, stream, *ranks.own_key())
+        return seeded_generator(self.device, self.seed, *keys)
+
+    def common_generator(self, batch_idx: int, stream: int = 0) -> torch.Generator:
+        """Return a generator that is in one state in all processes that share the step.
+
+        For draws of the whole batch, of which each process takes its part (``ranks.own_rows``).
+        """
+        keys = (self.current_epoch, batch_idx, stream)
+        return seeded_generator(self.device, self.seed, *keys)
 
     def forward(self, image: Tensor) -> Prediction:
         prediction: Prediction = self.detector(image)

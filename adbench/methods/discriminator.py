@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adbench.methods.ranks import batch_norm
+
 SLOPE = 0.2
 
 
@@ -42,14 +44,14 @@ class Discriminator(nn.Module):
         norm = self.norm
         live = self.training
         statistics = (norm.running_mean, norm.running_var) if track or not live else (None, None)
-        normalised = F.batch_norm(
+        normalised = batch_norm(
             self.hidden(rows),
             *statistics,
             norm.weight,
             norm.bias,
-            training=live,
-            momentum=norm.momentum or 0.0,
-            eps=norm.eps,
+            live,
+            norm.momentum or 0.0,
+            norm.eps,
         )
         logits: Tensor = self.output(F.leaky_relu(normalised, SLOPE))
         return logits.squeeze(1)

@@ -117,6 +117,26 @@ def scatter(
     )
 
 
+def bar_chart(title: str, shares: Mapping[str, float]) -> Markup:
+    """Return one horizontal bar a name, largest first; lengths are shares of the largest."""
+    row, wide = 34, 340
+    largest = max([*shares.values(), 1e-12])
+    parts = []
+    for number, (name, share) in enumerate(sorted(shares.items(), key=lambda item: -item[1])):
+        top = number * row
+        length = max(share, 0) / largest * (wide - 60)
+        parts.append(f'<text x="6" y="{top + 13}">{escape(name)}</text>')
+        parts.append(
+            f'<rect class="bar hue0" x="6" y="{top + 17}" width="{length:.1f}" height="10"/>'
+            f'<text x="{length + 11:.1f}" y="{top + 26}">{share:.2f}</text>'
+        )
+    drawn = Markup(
+        f'<svg class="chart" viewBox="0 0 {wide} {row * len(shares) + 6}" role="img" '
+        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    )
+    return Markup(f"<figure><figcaption>{escape(title)}</figcaption>{drawn}</figure>")
+
+
 _BINS = 48
 
 

@@ -25,6 +25,7 @@ from adbench.reports.leaderboard import (
     text_rows,
 )
 from adbench.reports.pictures import gallery, panels, stage_pictures
+from adbench.reports.searches import shown_searches
 from adbench.reports.settings import ReportKeys
 from adbench.reports.tables import csv_table, latex_table, markdown_table
 from adbench.runs.files import read_record
@@ -71,6 +72,7 @@ def page(runs: Sequence[RunFacts], skipped: Sequence[str], keys: ReportKeys) -> 
             details=details,
             differences=config_differences([detail.run for detail in details]),
             left_out=left_out,
+            searches=shown_searches(Path(keys.runs).expanduser()),
             skipped=skipped,
         )
     )

@@ -22,21 +22,31 @@ class Advisor:
     The study is built anew for each question and the sampler seeded by the trial's number, so
     that an answer follows from the trials so far and not from which process asks.
 
+    Args:
+        default: setting of the first trial; None: drawn as the others are.
+
     Raises:
         UserError: Optuna is not installed.
     """
 
-    def __init__(self, space: Mapping[str, SpaceKeys], keys: SearchKeys) -> None:
+    def __init__(
+        self,
+        space: Mapping[str, SpaceKeys],
+        keys: SearchKeys,
+        default: Mapping[str, Any] | None = None,
+    ) -> None:
         try:
             import optuna
         except ImportError:
             raise UserError("sweep=optuna needs Optuna: pip install 'adbench[search]'") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.optuna, self.keys = optuna, keys
+        self.optuna, self.keys, self.default = optuna, keys, default
         self.distributions = {key: _distribution(optuna, each) for key, each in space.items()}
 
     def draw(self, trials: Sequence[Trial], number: int) -> dict[str, Any] | None:
         """Return a setting that no trial had; None where none seems to be left."""
+        if number == 0 and self.default is not None:
+            return dict(self.default)
         tried = [trial.params for trial in trials]
         for attempt in range(_TRIES):
             study = self._study(trials, self._seed(number, attempt))
@@ -115,6 +125,32 @@ class Advisor:
     def _seed(self, number: int, attempt: int) -> int:
         name = f"{self.keys.seed} {number} {attempt}".encode()
         return int.from_bytes(hashlib.sha256(name).digest()[:4])
+
+
+def default_setting(
+    space: Mapping[str, SpaceKeys], config: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return what ``config`` sets the keys of a space to; None where that lies outside of it."""
+    found: dict[str, Any] = {}
+    for key, each in space.items():
+        value: Any = config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if not _within(each, value):
+            return None
+        found[key] = value if each.choices or each.integer else float(value)
+    return found
+
+
+def _within(space: SpaceKeys, value: Any) -> bool:
+    if space.choices is not None:
+        return value in space.choices
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    low, high = float(space.low or 0), float(space.high or 0)
+    step = space.step or (1.0 if space.integer else None)
+    on_step = step is None or abs((value - low) / step - round((value - low) / step)) < 1e-9
+    return low <= value <= high and on_step
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -1,24 +1,22 @@
-"""Runs cells, each as a process of its own; the contract other engines implement."""
+"""Runs cells, each as a process of its own: the loop that every launcher shares."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from adbench.runs.files import open_beneath
-from adbench.runs.folder import try_lock
+from adbench.sweeps.attempt import Ended
+from adbench.sweeps.claims import Claims
 from adbench.sweeps.grid import Cell
 
-_LOOK = 1.0  # seconds between two looks at the progress of a running cell
-WAIT = "ADBENCH_WAIT"  # set for cells: `train` waits for whoever writes its run folder
+_LOOK = 1.0  # seconds between two looks at the progress of a running cell, or at others' cells
+_AT_ONCE = 64  # cells looked at in one turn, where others hold them
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +43,10 @@ class Report(Protocol):
 
     def ended(self, cell: Cell, outcome: Outcome) -> None: ...
 
+    def lost(self, cell: Cell, reason: str) -> None:
+        """Its worker was killed; it is tried again."""
+        ...
+
     def due(self, cell: Cell) -> bool:
         """Whether the cell is still to be run; another controller may have done so meanwhile."""
         ...
@@ -57,145 +59,196 @@ class Report(Protocol):
         """Return up to ``room`` further cells; none where there are none now."""
         ...
 
+    def unsettled(self) -> bool:
+        """Whether others still work on what may yet come back as ``more``."""
+        ...
 
-class Engine(Protocol):
-    """Runs cells somewhere and reports each as it starts and ends."""
+    def rest(self) -> None:
+        """Called between turns: time for what need not be done at once."""
+        ...
 
-    def run(self, cells: Sequence[Cell], report: Report) -> None: ...
+
+class Job(Protocol):
+    """A cell that a launcher has taken."""
+
+    def poll(self) -> Ended | None:
+        """Return how it ended; None while it waits or runs."""
+        ...
+
+    def stop(self) -> None:
+        """Stop it; it is at rest afterwards, as far as the launcher can tell."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts cells somewhere.
+
+    Attributes:
+        jobs: how many it takes at a time.
+        remote: the cells' processes do not inherit the controller's locks.
+        pause: seconds between two turns.
+    """
+
+    jobs: int
+    remote: bool
+    pause: float
+
+    def start(self, cells: Sequence[Cell], claims: Claims) -> Sequence[Job]:
+        """Start cells whose claims are held."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
 class _Running:
     cell: Cell
-    process: subprocess.Popen[str]
+    job: Job
     since: float
-    log: Path
-    claim: Any  # the open file whose lock the process holds too
     looked: float = 0.0  # when its progress was last judged
 
 
-class LocalEngine:
-    """At most ``jobs`` processes at a time on this machine.
-
-    A cell is taken by locking ``CLAIMS/ID.lock``. Its process inherits the lock, so that nobody
-    takes a cell that still runs, not even after its controller was killed; on Linux the process
-    is told to end then.
+class Engine:
+    """Takes cells that nobody holds, at most ``launcher.jobs`` at a time, and sees them through.
 
     Args:
-        logs: folder for one log per cell.
-        claims: folder of the locks; controllers that share it share the cells.
-        flags: what follows every cell's overrides.
-        jobs: processes at a time.
+        claims: controllers that share their folder share the cells.
         timeout: seconds after which a cell is stopped and failed; None: never.
+        retries: how often a cell is started again whose process or worker was killed.
     """
 
     def __init__(
         self,
-        logs: Path,
-        claims: Path,
+        launcher: Launcher,
+        claims: Claims,
         *,
-        flags: Sequence[str] = (),
-        jobs: int = 1,
         timeout: float | None = None,
+        retries: int = 2,
     ) -> None:
-        # -P: a random.py in the current folder is not what a cell imports
-        self.command = [sys.executable, "-P", "-m", "adbench", "train"]
-        self.flags = list(flags)
-        self.logs, self.claims, self.jobs, self.timeout = logs, claims, jobs, timeout
+        self.launcher, self.claims = launcher, claims
+        self.timeout, self.retries = timeout, retries
         self._running: list[_Running] = []
+        self._lost: Counter[str] = Counter()
+        self._next_look = 0.0
 
     def run(self, cells: Sequence[Cell], report: Report) -> None:
-        """Run what is due; wait for cells that another controller's processes hold.
+        """Run what is due; wait for cells that another controller holds.
 
         Ends when nothing waits or runs, and the report has nothing more.
         """
-        waiting = list(cells)
-        for folder in (self.logs, self.claims):
-            folder.mkdir(parents=True, exist_ok=True)
+        waiting = deque(cells)
         try:
             while True:
-                room = self.jobs - len(self._running) - len(waiting)
-                waiting += report.more(room) if room > 0 else []
+                room = self.launcher.jobs - len(self._running) - len(waiting)
+                waiting.extend(report.more(room) if room > 0 else [])
                 if not waiting and not self._running:
-                    return
-                waiting = [cell for cell in waiting if not self._taken(cell, report)]
-                self._collect(report)
-                time.sleep(0.1)
+                    if not report.unsettled():
+                        return
+                    time.sleep(_LOOK)
+                self._start(waiting, report)
+                if not self._collect(waiting, report):
+                    time.sleep(self.launcher.pause)
+                self.claims.renew()
+                report.rest()
         except BaseException:
             self._stop_all(report)
             raise
+        finally:
+            self.launcher.close()
 
-    def _taken(self, cell: Cell, report: Report) -> bool:
-        """Start a cell where there is room and nobody runs it; return whether it is settled."""
-        if len(self._running) >= self.jobs:
-            return False
-        claim = open_beneath(self.claims / f"{cell.id}.lock", "a+")
-        if not try_lock(claim.fileno()):
-            claim.close()
-            return False
-        if not report.due(cell):
-            claim.close()
-            return True
-        report.started(cell)
-        self._start(cell, claim)
-        return True
+    def _start(self, waiting: deque[Cell], report: Report) -> None:
+        """Start as many as there is room for; those that others hold go to the end."""
+        room = self.launcher.jobs - len(self._running)
+        if room <= 0 or time.monotonic() < self._next_look:
+            return
+        taken: list[Cell] = []
+        settled = looked = 0
+        for _ in range(min(len(waiting), room + _AT_ONCE)):
+            if len(taken) >= room:
+                break
+            cell = waiting.popleft()
+            looked += 1
+            if not self.claims.take(cell):
+                waiting.append(cell)
+            elif report.due(cell):
+                taken.append(cell)
+            else:
+                self.claims.release(cell)
+                settled += 1
+        if looked and not taken and not settled:
+            self._next_look = time.monotonic() + _LOOK
+        if taken:
+            self._launch(taken, report)
 
-    def _start(self, cell: Cell, claim: Any) -> None:
-        log = self.logs / f"{cell.id}.log"
-        with open(log, "w", encoding="utf-8") as errors:
-            process = subprocess.Popen(
-                [*self.command, *cell.overrides, "plain=true", *self.flags],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={**os.environ, WAIT: "1"},
-                pass_fds=(claim.fileno(),) if os.name == "posix" else (),
-                preexec_fn=_end_with_parent() if sys.platform == "linux" else None,
-                start_new_session=True,  # Ctrl-C reaches the controller alone, which passes it on
-            )
-        self._running.append(_Running(cell, process, time.monotonic(), log, claim))
+    def _launch(self, cells: Sequence[Cell], report: Report) -> None:
+        for cell in cells:
+            report.started(cell)
+        now = time.monotonic()
+        try:
+            jobs = self.launcher.start(cells, self.claims)
+        except BaseException:  # a queue that takes no jobs: others may take the cells
+            for cell in cells:
+                report.ended(cell, Outcome("interrupted", None, "could not be started", 0.0))
+                self.claims.release(cell)
+            raise
+        self._running += [_Running(*each, now) for each in zip(cells, jobs, strict=True)]
 
-    def _collect(self, report: Report) -> None:
+    def _collect(self, waiting: deque[Cell], report: Report) -> bool:
+        """Settle what has ended; return whether anything has."""
+        before = len(self._running)
         for running in list(self._running):
             elapsed = time.monotonic() - running.since
-            if running.process.poll() is not None:
-                outcome = _outcome(running, elapsed)
-            elif self.timeout is not None and elapsed >= self.timeout:
-                _stop(running.process)
-                outcome = Outcome("failed", None, f"stopped after {elapsed:.0f} s", elapsed)
-            elif why := self._hopeless(running, report):
-                _stop(running.process)
-                outcome = Outcome("pruned", None, why, elapsed)
-            else:
+            found = running.job.poll()
+            if found is not None and found.status == "lost" and self._again(running, found, report):
+                waiting.appendleft(running.cell)
                 continue
-            self._running.remove(running)
-            report.ended(running.cell, outcome)
-            running.claim.close()
+            outcome = self._outcome(running, found, elapsed, report)
+            if outcome is not None:
+                self._running.remove(running)
+                report.ended(running.cell, outcome)
+                self.claims.release(running.cell)
+        return len(self._running) < before
 
-    @staticmethod
-    def _hopeless(running: _Running, report: Report) -> str | None:
-        now = time.monotonic()
-        if now - running.looked < _LOOK:
-            return None
-        running.looked = now
-        return report.hopeless(running.cell)
+    def _again(self, running: _Running, found: Ended, report: Report) -> bool:
+        self._lost[running.cell.id] += 1
+        if self._lost[running.cell.id] > self.retries:
+            return False
+        report.lost(running.cell, found.reason or "its worker was lost")
+        self._running.remove(running)
+        self.claims.release(running.cell)
+        return True
+
+    def _outcome(
+        self, running: _Running, found: Ended | None, elapsed: float, report: Report
+    ) -> Outcome | None:
+        if found is not None:
+            folder = None if found.folder is None else Path(found.folder)
+            status = "failed" if found.status == "lost" else found.status
+            return Outcome(status, folder, found.reason, elapsed)
+        if self.timeout is not None and elapsed >= self.timeout:
+            running.job.stop()
+            return Outcome("failed", None, f"stopped after {elapsed:.0f} s", elapsed)
+        if why := _hopeless(running, report):
+            running.job.stop()
+            return Outcome("pruned", None, why, elapsed)
+        return None
 
     def _stop_all(self, report: Report) -> None:
         with _unhurried():
             for running in self._running:
-                _stop(running.process)
+                running.job.stop()
                 elapsed = time.monotonic() - running.since
                 report.ended(running.cell, Outcome("interrupted", None, "stopped", elapsed))
-                running.claim.close()
+                self.claims.release(running.cell)
         self._running.clear()
 
 
-def claimed(claims: Path, cell: Cell) -> bool:
-    """Whether a process holds the cell."""
-    if not (claims / f"{cell.id}.lock").exists():
-        return False
-    with open_beneath(claims / f"{cell.id}.lock", "a+") as handle:
-        return not try_lock(handle.fileno())
+def _hopeless(running: _Running, report: Report) -> str | None:
+    now = time.monotonic()
+    if now - running.looked < _LOOK:
+        return None
+    running.looked = now
+    return report.hopeless(running.cell)
 
 
 @contextlib.contextmanager
@@ -206,48 +259,3 @@ def _unhurried() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _end_with_parent() -> Callable[[], None]:
-    """Return what asks Linux, in the child, to be sent SIGTERM when the controller dies."""
-    import ctypes
-
-    library, parent, death_signal = ctypes.CDLL(None), os.getpid(), 1
-
-    def ask() -> None:
-        library.prctl(death_signal, signal.SIGTERM)
-        if os.getppid() != parent:  # it died meanwhile
-            os._exit(130)
-
-    return ask
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _outcome(running: _Running, elapsed: float) -> Outcome:
-    output = running.process.stdout.read() if running.process.stdout else ""
-    lines = [line for line in output.splitlines() if line.strip()]
-    code = running.process.returncode
-    if code == 0 and lines:
-        return Outcome("finished", Path(lines[-1].strip()), None, elapsed)
-    if code == 130:
-        return Outcome("interrupted", None, "stopped from outside", elapsed)
-    return Outcome("failed", None, _reason(running.log, code), elapsed)
-
-
-def _reason(log: Path, code: int) -> str:
-    text = log.read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("adbench: ")]
-    if told:
-        return told[-1].removeprefix("adbench: ")
-    ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-    last = lines[-1] if lines else "no output"
-    return f"{ended}: {last}"[:300]

@@ -56,6 +56,17 @@ class Progress:
         del room
         return []
 
+    def unsettled(self) -> bool:
+        """A grid is through when all of its cells are."""
+        return False
+
+    def rest(self) -> None:
+        """Write the tables, where there is time for it."""
+        self.table.write_in_time()
+
+    def lost(self, cell: Cell, reason: str) -> None:
+        self._tell(f"{_named(cell)}  {reason}; it is started again")
+
     def started(self, cell: Cell) -> None:
         self.table.set_running(cell)
         self._draw()
@@ -63,17 +74,23 @@ class Progress:
     def ended(self, cell: Cell, outcome: Outcome) -> None:
         self.table.set_outcome(cell, outcome)
         why = f": {outcome.reason}" if outcome.reason else ""
-        named = " ".join(f"{key}={value}" for key, value in cell.values.items())
-        told = f"{named}  {outcome.status} in {outcome.seconds:.0f} s{why}"
-        if self._live is None:
-            self.say(f"{told}  {_counted(self.table)}")
-        else:
-            self._live.console.print(told)
+        told = f"{_named(cell)}  {outcome.status} in {outcome.seconds:.0f} s{why}"
+        self._tell(told)
         self._draw()
 
+    def _tell(self, line: str) -> None:
+        if self._live is None:
+            self.say(f"{line}  {_counted(self.table)}")
+        else:
+            self._live.console.print(line)
+
     def _draw(self) -> None:
-        if self._live is not None and self.table.cells:
+        if self._live is not None and self.table.latest(1):
             self._live.update(_rich_table(self.table))
+
+
+def _named(cell: Cell) -> str:
+    return " ".join(f"{key}={value}" for key, value in cell.values.items())
 
 
 def _counted(table: SweepTable) -> str:
@@ -91,11 +108,11 @@ def _rich_table(table: SweepTable) -> Any:
     from rich.table import Table
 
     shown = Table(title=_counted(table))
-    entries = table.entries
+    entries = table.latest(40)[::-1]
     keys = list(entries[0]["values"])
     for name in [*keys, "status", "image AUROC", "pixel AUROC", "AUPRO 0.3"]:
         shown.add_column(name)
-    for entry in entries[-40:]:
+    for entry in entries:
         figures = entry.get("metrics", {})
         values = [figures.get(name) for name in ("image_auroc", "pixel_auroc", "aupro_30")]
         shown.add_row(

@@ -19,7 +19,6 @@ from adbench.sweeps.study import Study, Trial
 from adbench.sweeps.table import SweepTable
 
 _KINDS = ("good", "defective", "unlabelled")
-_ATTEMPTS = 3  # of a trial whose process is killed from outside
 
 
 def check_objectives(search: SearchKeys, config: Settings) -> None:
@@ -95,6 +94,12 @@ class Search(Progress):
         cell = self.cell(trial)
         return cell.id in self._own or self.running(cell)
 
+    def unsettled(self) -> bool:
+        """Whether trials are missing that other controllers work on: they may yet be killed."""
+        trials = self.study.trials()
+        done = sum(trial.state in ("complete", "pruned") for trial in trials)
+        return done < self.keys.trials and any(trial.state == "asked" for trial in trials)
+
     def due(self, cell: Cell) -> bool:
         """Whether a trial is still to be run; another controller may have done so meanwhile."""
         trial = self._own.get(cell.id)
@@ -111,9 +116,7 @@ class Search(Progress):
     def ended(self, cell: Cell, outcome: Outcome) -> None:
         trial = self._own.pop(cell.id)
         state, values = self._reached(cell, outcome)
-        if state == "failed" and _killed(outcome) and trial.attempts + 1 < _ATTEMPTS:
-            outcome = Outcome("interrupted", None, outcome.reason, outcome.seconds)
-        elif state is not None:
+        if state is not None:
             self.study.tell(trial.number, state, values, self._curve(cell))
         super().ended(cell, outcome)
         self.write()
@@ -199,10 +202,6 @@ def _at(document: Mapping[str, Any], section: str, key: str) -> float | None:
     value = part.get(key) if isinstance(part, Mapping) else None
     usable = isinstance(value, int | float) and math.isfinite(value)
     return float(value) if usable else None  # type: ignore[arg-type]
-
-
-def _killed(outcome: Outcome) -> bool:
-    return (outcome.reason or "").startswith("killed by signal")
 
 
 def word_of(value: Any) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import json
 import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from adbench.errors import UserError
-from adbench.runs.files import read_record, write_json, write_text
+from adbench.runs.files import read_record, write_beside, write_json, write_text
 from adbench.sweeps.engine import Outcome
 from adbench.sweeps.grid import Cell
 
@@ -41,7 +44,9 @@ SOMETIMES: dict[str, tuple[str, ...]] = {
 class SweepTable:
     """States of all cells, one file each below ``folder``; controllers may share them.
 
-    The run folders are the truth: a cell is finished where its folder says so.
+    The run folders are the truth: a cell is finished where its folder says so. What was read is
+    kept until its file changes, and the tables are written as often as that costs a small share
+    of the time, so that a sweep's bookkeeping grows with its cells and not with their square.
 
     Args:
         growing: cells are added while the sweep goes on: those of a search.
@@ -52,8 +57,12 @@ class SweepTable:
 
     def __init__(self, folder: Path, cells: Sequence[Cell], *, growing: bool = False) -> None:
         self.folder = folder
-        self.cells = list(cells)
+        self._cells = {cell.id: cell for cell in cells}
         self.begun = time.time()
+        self._known: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
+        self._counts: Counter[str] = Counter({"waiting": len(self._cells)})
+        self._changed = True
+        self._next_write = 0.0
         grid = [list(cell.overrides) for cell in self.cells]
         stored = _stored_grid(folder)
         if stored is not None and stored != grid and not growing:
@@ -62,15 +71,28 @@ class SweepTable:
                 "choose another sweep.name"
             )
 
+    @property
+    def cells(self) -> list[Cell]:
+        return list(self._cells.values())
+
     def add(self, cell: Cell) -> None:
         """Take a further cell; one that is here already stays once."""
-        if all(cell.id != other.id for other in self.cells):
-            self.cells.append(cell)
+        if cell.id not in self._cells:
+            self._cells[cell.id] = cell
+            self._counts["waiting"] += 1
 
     @property
     def entries(self) -> list[dict[str, Any]]:
         """What is known of each cell, in their order."""
-        return [self._of(cell) for cell in self.cells]
+        return [self._of(cell) for cell in self._cells.values()]
+
+    def entry(self, cell: Cell) -> dict[str, Any]:
+        """What is known of a cell."""
+        return self._of(cell)
+
+    def latest(self, count: int) -> list[dict[str, Any]]:
+        """Return the last entries."""
+        return [self._of(cell) for cell in itertools.islice(reversed(self._cells.values()), count)]
 
     def status(self, cell: Cell) -> str:
         """Return waiting, running, finished, failed or interrupted."""
@@ -101,14 +123,31 @@ class SweepTable:
                 self._put(cell, {**_entry(cell, "interrupted"), "reason": "its controller died"})
 
     def _of(self, cell: Cell) -> dict[str, Any]:
+        """Return what the cell's file says, read anew where it has changed."""
         path = self.folder / "cells" / f"{cell.id}.json"
         try:
-            entry = read_record(path) if path.is_file() else {}
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+        except OSError:
+            stamp = (0, 0)
+        stored, entry = self._known.get(cell.id, (None, {"status": "waiting"}))
+        if stored != stamp:
+            self._counts[entry["status"]] -= 1
+            entry = self._read(cell, path) if stamp[1] else _entry(cell, "waiting")
+            self._counts[entry["status"]] += 1
+            self._known[cell.id] = (stamp, entry)
+            self._changed = True
+        return entry
+
+    @staticmethod
+    def _read(cell: Cell, path: Path) -> dict[str, Any]:
+        try:
+            entry = read_record(path)
         except UserError:  # torn: the run folder tells
             entry = {}
         if entry.get("status") not in _STATES:
             return _entry(cell, "waiting")
-        entry |= {"overrides": list(cell.overrides), "values": cell.values}
+        entry |= {"overrides": cell.overrides, "values": cell.values}
         if entry["status"] == "finished":
             figures = _figures(Path(str(entry.get("folder"))))
             if figures is None:  # the folder is gone, or no longer whole
@@ -118,25 +157,48 @@ class SweepTable:
 
     def _put(self, cell: Cell, entry: Mapping[str, Any]) -> None:
         write_json(self.folder / "cells" / f"{cell.id}.json", entry)
-        self.write()
+        self._of(cell)
 
     def counts(self) -> dict[str, int]:
-        """Return how many cells are in each state."""
-        found: dict[str, int] = {}
-        for entry in self.entries:
-            found[entry["status"]] = found.get(entry["status"], 0) + 1
-        return found
+        """Return how many cells are in each state, as far as this controller has heard."""
+        return {status: self._counts[status] for status in _STATES if self._counts[status]}
+
+    def write_in_time(self) -> None:
+        """Write the tables where they have changed and writing them costs little of the time."""
+        if self._changed and time.monotonic() >= self._next_write:
+            self.write()
 
     def write(self) -> None:
         """Write sweep.json, sweep.csv and sweep.md, each in one rename."""
+        start = time.monotonic()
         entries = self.entries
-        write_json(self.folder / "sweep.json", {"schema": 2, "cells": entries})
+        self._changed = False
+        write_json_rows(self.folder / "sweep.json", {"schema": 2}, "cells", entries)
         write_text(self.folder / "sweep.csv", _csv(entries))
         write_text(self.folder / "sweep.md", _tables(entries))
+        end = time.monotonic()
+        self._next_write = end + _IDLE * (end - start)
 
     def markdown(self) -> str:
         """Return the cells' table, then means and standard deviations over seeds."""
         return _tables(self.entries)
+
+
+_IDLE = 20  # writing the tables takes at most one part in so many of a sweep's time
+
+
+def write_json_rows(
+    path: Path, head: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write a document with a long list, a line a row, without holding all of its text."""
+    with write_beside(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
+        out.write("{\n")
+        out.writelines(f"  {json.dumps(key)}: {json.dumps(head[key])},\n" for key in head)
+        out.write(f"  {json.dumps(name)}: [\n")
+        for number, row in enumerate(rows):
+            comma = "," if number + 1 < len(rows) else ""
+            out.write(f"    {json.dumps(row, allow_nan=False)}{comma}\n")
+        out.write("  ]\n}\n")
 
 
 def _csv(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -247,7 +309,7 @@ def _over_seeds(entries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> st
 
 
 def _entry(cell: Cell, status: str) -> dict[str, Any]:
-    return {"overrides": list(cell.overrides), "values": cell.values, "status": status}
+    return {"overrides": cell.overrides, "values": cell.values, "status": status}
 
 
 _STATES = ("waiting", "running", "finished", "failed", "interrupted", "pruned")

@@ -16,18 +16,26 @@ from torch import Tensor
 from adbench.config.schema import TrainKeys
 from adbench.data.batch import Batch
 from adbench.runs.files import write_beside
+from adbench.training.processes import Team
 
 
 class Budget(Callback):
     """Ends training after so many epochs, batches or minutes, whichever comes first."""
 
-    def __init__(self, keys: TrainKeys, epoch_batches: int) -> None:
+    def __init__(
+        self,
+        keys: TrainKeys,
+        epoch_batches: int,
+        agreed: Callable[[Any], Any] = lambda value: value,
+    ) -> None:
+        self._agreed = agreed  # the first process's clock counts for all that train together
         self.steps = _planned_steps(keys, epoch_batches)
         self.seconds = None if keys.minutes is None else keys.minutes * 60
         self.epoch_batches = epoch_batches
         self.done = 0
         self.spent = 0.0
         self._started = 0.0
+        self._elapsed = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {"done": self.done, "spent": self.spent + self._running()}
@@ -37,6 +45,7 @@ class Budget(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._started = time.monotonic()
+        self._look()
         if self._over():
             trainer.should_stop = True
 
@@ -49,6 +58,7 @@ class Budget(Callback):
         batch_idx: int,
     ) -> None:
         self.done += 1
+        self._look()
         if self._over():
             trainer.should_stop = True
 
@@ -58,8 +68,12 @@ class Budget(Callback):
         if self.steps is not None:
             parts.append(self.done / self.steps)
         if self.seconds is not None:
-            parts.append((self.spent + self._running()) / self.seconds)
+            parts.append((self.spent + self._elapsed) / self.seconds)
         return min(max(parts), 1.0)
+
+    def _look(self) -> None:
+        if self.seconds is not None:
+            self._elapsed = self._agreed(self._running())
 
     def _running(self) -> float:
         return time.monotonic() - self._started if self._started else 0.0
@@ -80,8 +94,13 @@ def _planned_steps(keys: TrainKeys, epoch_batches: int) -> int | None:
 class History(Callback):
     """Means of each epoch's named losses, as rows of history.csv."""
 
-    def __init__(self, path: Path, loggers: Callable[[Mapping[str, float], int], None]) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        loggers: Callable[[Mapping[str, float], int], None],
+        team: Team | None = None,
+    ) -> None:
+        self.path, self.team = path, team or Team()
         self.rows: list[dict[str, float]] = []
         self.extra: dict[str, float] = {}
         self._log = loggers
@@ -120,16 +139,25 @@ class History(Callback):
     ) -> None:
         seconds = time.perf_counter() - self._start
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "batches": self._batches}
-        row |= {name: float(total) / self._batches for name, total in self._sums.items()}
+        row |= self._means()
         for number, optimiser in enumerate(trainer.optimizers):
             if optimiser.param_groups:  # none where nothing is trained step by step
                 row[f"lr{number}"] = optimiser.param_groups[0]["lr"]
         row |= self.extra
-        row |= {"seconds": round(seconds, 3), "img_per_s": round(self._images / seconds, 2)}
+        images = self._images * self.team.size
+        row |= {"seconds": round(seconds, 3), "img_per_s": round(images / seconds, 2)}
         self.extra = {}
         self.rows.append(row)
-        write_rows(self.path, self.rows)
+        if self.team.leads:
+            write_rows(self.path, self.rows)
         self._log(row, trainer.current_epoch + 1)
+
+    def _means(self) -> dict[str, float]:
+        """Return the epoch's mean of each named loss, over all processes."""
+        if not self._sums:
+            return {}
+        totals = torch.stack([total.cpu() for total in self._sums.values()]) / self._batches
+        return dict(zip(self._sums, self.team.mean(totals).tolist(), strict=True))
 
 
 def _named_scalars(outputs: Any) -> dict[str, Tensor]:

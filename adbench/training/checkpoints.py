@@ -25,17 +25,24 @@ class Checkpoint(Callback):
     Args:
         folder: where both lie.
         minutes: least time between two.
+        agreed: value of the first of several processes that train together.
     """
 
-    def __init__(self, folder: Path, minutes: float) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float,
+        agreed: Callable[[Any], Any] = lambda value: value,
+    ) -> None:
+        self.folder, self._agreed = folder, agreed
         self.seconds = minutes * 60
         self._last = time.monotonic()
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
-        if time.monotonic() - self._last < self.seconds and not trainer.should_stop:
+        early = time.monotonic() - self._last < self.seconds and not trainer.should_stop
+        if self._agreed(early):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / LAST

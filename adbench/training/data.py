@@ -117,9 +117,26 @@ def check_requirements(needs: Requirements, keys: Settings, samples: Sequence[Sa
         _refuse_defectless(keys, samples)
     if len({sample.category for sample in samples}) > 1 and not needs.multiclass:
         raise UserError("this method trains one category at a time: dataset.multiclass=false")
-    if keys.hardware.devices not in (1, "1", "auto") and not needs.ddp:
-        raise UserError(f"hardware.devices={keys.hardware.devices}: this method uses one device")
+    if keys.hardware.strategy == "ddp" and not needs.ddp:
+        raise UserError("hardware=ddp: this method has no steps to share: hardware=auto")
     _check_memory(needs.memory_bytes)
+
+
+def check_shares(processes: int, keys: Settings, train_images: int) -> None:
+    """Refuse batches that cannot be dealt out in equal parts.
+
+    Raises:
+        UserError: says which batch size can.
+    """
+    size = keys.train.batch_size
+    if size % processes:
+        fit = max(round(size / processes), 1) * processes
+        raise UserError(
+            f"train.batch_size={size} cannot be dealt out to {processes} processes: it is the "
+            f"batch of all of them together; try train.batch_size={fit}"
+        )
+    if train_images < processes:
+        raise UserError(f"{train_images} training images for {processes} processes")
 
 
 def _refuse_defectless(keys: Settings, samples: Sequence[Sample]) -> None:

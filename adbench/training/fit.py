@@ -22,6 +22,7 @@ from adbench.runs.folder import RunFolder
 from adbench.training.callbacks import Budget, History, Progress
 from adbench.training.checkpoints import Checkpoint, readable_checkpoint
 from adbench.training.loggers import build_logger, log_to
+from adbench.training.processes import Averaged, SharedSteps, Team
 from adbench.training.seal import Seal
 from adbench.training.selection import Selection, selections
 from adbench.training.testing import device_of
@@ -50,24 +51,31 @@ def fit(
     folder: RunFolder,
     seal: Seal,
     say: Say,
+    team: Team | None = None,
 ) -> Fitted:
     """Train a prepared module, from its last checkpoint on; leave the state that counts in it.
+
+    Args:
+        team: processes that train together; only the first one writes.
 
     Raises:
         UserError: the checkpoint belongs to another model, or none can be read.
     """
-    logger = build_logger(config["logger"], folder.path)
-    history = History(folder / "history.csv", log_to(logger))
+    team = team or Team()
+    datamodule.share(team.rank, team.size)
+    logger = build_logger(config["logger"], folder.path) if team.leads else None
+    history = History(folder / "history.csv", log_to(logger), team)
     chosen = selections(datamodule, config, keys, folder, history, seal)
-    budget = Budget(keys.train, len(datamodule.train_dataloader()))
+    budget = Budget(keys.train, len(datamodule.train_dataloader()), team.agreed)
     module.progress = budget.fraction
-    live = not keys.plain and os.isatty(2)
+    live = team.leads and not keys.plain and os.isatty(2)
     callbacks = [
         budget,
         *chosen,
         history,
         Progress(budget, say, live=live, model=config["model"]["name"]),
-        Checkpoint(folder / "checkpoints", keys.train.checkpoint_minutes),
+        Checkpoint(folder / "checkpoints", keys.train.checkpoint_minutes, team.agreed),
+        *([Averaged()] if team.size > 1 else []),
     ]
     trainer = _trainer(keys, callbacks, logger or False, folder)
     checkpoint = readable_checkpoint(folder / "checkpoints", module, say)
@@ -94,7 +102,8 @@ def _trainer(
     return lightning.Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
-        strategy=hardware.strategy,
+        num_nodes=hardware.nodes,
+        strategy=SharedSteps() if hardware.strategy == "ddp" else "auto",
         precision=settled_precision(hardware),
         max_epochs=-1,
         logger=logger,  # False: none; None would mean Lightning's own choice
@@ -102,7 +111,7 @@ def _trainer(
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        use_distributed_sampler=hardware.strategy != "auto",
+        use_distributed_sampler=False,  # the data module deals every batch out to the processes
         num_sanity_val_steps=0,
         limit_val_batches=0,
         deterministic="warn" if hardware.deterministic else False,

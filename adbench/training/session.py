@@ -34,11 +34,18 @@ from adbench.runs.identity import differing, identity
 from adbench.runs.stages import run_stages
 from adbench.training.build import build_module, weights_record
 from adbench.training.crossfit import check_folds, cross_fitted
-from adbench.training.data import build_datamodule, check_data, check_requirements, depth_of
+from adbench.training.data import (
+    build_datamodule,
+    check_data,
+    check_requirements,
+    check_shares,
+    depth_of,
+)
 from adbench.training.evaluate import HeldOut
 from adbench.training.faults import told_as_user_errors
 from adbench.training.fit import Fitted, fit, settled_precision
 from adbench.training.hardware import check_hardware
+from adbench.training.processes import Team, follow, joined
 from adbench.training.refit import FIRST, check_refit, first_config, refit_keys
 from adbench.training.seal import Seal, sealed
 from adbench.training.testing import device_of, draw_more, held_out_of, tested
@@ -67,7 +74,43 @@ def train(
         groups = [categories]
     else:
         groups = [[category] for category in categories]
-    return [_train_one(config, group, overrides, say, wait=wait) for group in groups]
+    with joined(keys.hardware) as team:
+        if not team.leads:
+            _follow(team)
+            return []
+        return [_train_one(config, group, overrides, say, team, wait=wait) for group in groups]
+
+
+def _follow(team: Team) -> None:
+    """Take part in the trainings that the first process tells of."""
+    at: list[Path] = []
+
+    def fitted(task: tuple[dict[str, Any], Settings, Path, list[Sample], bool]) -> None:
+        config, keys, folder, samples, everything = task
+        at[:] = [folder]
+        torch.set_num_threads(keys.hardware.threads)
+        datamodule = build_datamodule(keys, samples, all_normals=everything)
+        tests = [path for s in datamodule.test_samples for path in (s.image, *s.masks)]
+        with sealed(tests) as seal:
+            module = build_module(config, keys)
+            module.to(device_of(keys.hardware.accelerator))
+            _place_stages(module, folder)
+            module.prepare(datamodule.without_test())
+            fit(module, datamodule, config, keys, RunFolder(folder), seal, _nothing, team)
+
+    follow(team, fitted, lambda: at[0] / f"process{team.rank}.txt" if at else None)
+
+
+def _nothing(line: str) -> None:
+    """Say nothing: the first process does."""
+    del line
+
+
+def _place_stages(module: AnomalyModule, folder: Path) -> None:
+    module.stage_folder = folder / "stages"
+    synthesis = getattr(module, "synthesis", None)
+    if synthesis is not None:
+        synthesis.stage_folder = module.stage_folder
 
 
 def _train_one(
@@ -75,6 +118,7 @@ def _train_one(
     categories: Sequence[str],
     overrides: Sequence[str],
     say: Say,
+    team: Team,
     *,
     wait: bool,
 ) -> Path:
@@ -91,7 +135,7 @@ def _train_one(
     with locked(folder.path, wait=wait):
         if config["force"] is True:
             folder.clear()
-        _run_in(folder, own, samples, overrides, say)
+        _run_in(folder, own, samples, overrides, say, team)
     return folder.path
 
 
@@ -114,6 +158,7 @@ def _run_in(
     samples: Sequence[Sample],
     overrides: Sequence[str],
     say: Say,
+    team: Team,
 ) -> None:
     """Train, test and write one run folder; resume it where the same command began it."""
     keys = settings(config)
@@ -130,11 +175,11 @@ def _run_in(
         try:
             folder.update(status="running", reason=None, identity=who)
             with told_as_user_errors(folder.path):
-                first = _first_training(folder, config, samples, overrides, told)
+                first = _first_training(folder, config, samples, overrides, told, team)
                 if first is not None and not first.finished:  # only stages were asked for
                     return
                 keys = keys if first is None else refit_keys(keys, first.path)
-                _Session(config, keys, folder, samples, told).run()
+                _Session(config, keys, folder, samples, told, team).run()
         except BaseException as error:
             _record_failure(folder, error)
             raise
@@ -146,6 +191,7 @@ def _first_training(
     samples: Sequence[Sample],
     overrides: Sequence[str],
     say: Say,
+    team: Team,
 ) -> RunFolder | None:
     """Run the training that holds normals out, where ``train.refit`` asks for a second one."""
     keys = settings(config)
@@ -154,7 +200,7 @@ def _first_training(
     check_refit(config, keys)
     first = RunFolder(folder / FIRST)
     first.path.mkdir(exist_ok=True)
-    _run_in(first, first_config(config), samples, overrides, say)
+    _run_in(first, first_config(config), samples, overrides, say, team)
     return first
 
 
@@ -221,9 +267,10 @@ class _Session:
         folder: RunFolder,
         samples: Sequence[Sample],
         say: Say,
+        team: Team,
     ) -> None:
         self.config, self.keys, self.folder = config, keys, folder
-        self.samples, self.say = samples, say
+        self.samples, self.say, self.team = samples, say, team
         self.categories = sorted({sample.category for sample in samples})
         self.seconds: dict[str, float] = {}
 
@@ -240,8 +287,8 @@ class _Session:
         )
         with self._timed("data"):
             refit, folds = self.keys.train.refit, self.keys.threshold.folds
-            everything = refit or folds > 0
-            datamodule = build_datamodule(self.keys, self.samples, all_normals=everything)
+            self.everything = refit or folds > 0
+            datamodule = build_datamodule(self.keys, self.samples, all_normals=self.everything)
         self._record_seen()
         tests = [path for s in datamodule.test_samples for path in (s.image, *s.masks)]
         with sealed(tests) as seal:
@@ -276,9 +323,15 @@ class _Session:
         needs = module.requirements(len(datamodule.train_samples))
         check_requirements(needs, self.keys, self.samples)
         check_folds(needs, self.keys)
+        check_shares(self.team.size, self.keys, len(datamodule.train_samples))
         self._introduce(datamodule, module)
         if self._stages(datamodule, module):
             return None
+        if self.team.size > 1:
+            self.say(f"{self.team.size} processes share every batch")
+            where = self.folder.path.resolve()
+            samples = list(self.samples)
+            self.team.tell((dict(self.config), self.keys, where, samples, self.everything))
         with self._timed("prepare"):
             module.prepare(datamodule.without_test())
         made_of = dict(getattr(getattr(module, "synthesis", None), "record", None) or {})
@@ -287,7 +340,8 @@ class _Session:
             told = ", ".join(f"{name} {value}" for name, value in made_of.items())
             self.say(f"synthetic anomalies ({self.config['synthesis']['name']}): {told}")
         with self._timed("fit"):
-            fitted = fit(module, datamodule, self.config, self.keys, self.folder, seal, self.say)
+            run = (self.config, self.keys, self.folder, seal, self.say, self.team)
+            fitted = fit(module, datamodule, *run)
         with self._timed("finish"):
             module.eval()
             module.finish(datamodule.without_test())
@@ -333,10 +387,7 @@ class _Session:
 
     def _stages(self, datamodule: DataModule, module: AnomalyModule) -> bool:
         """Run the method's stages; return whether the run ends with them."""
-        module.stage_folder = self.folder / "stages"
-        synthesis = getattr(module, "synthesis", None)
-        if synthesis is not None:
-            synthesis.stage_folder = module.stage_folder
+        _place_stages(module, self.folder.path)
         stages = module.stages()
         only, until = self.config["stage"], self.config["until"]
         force = self.config["force"] if isinstance(self.config["force"], str) else None

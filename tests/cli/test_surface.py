@@ -11,7 +11,7 @@ from typing import Any
 
 from adbench.cli.main import VERBS
 from adbench.config.compose import compose_config
-from adbench.config.locate import GROUPS, options
+from adbench.config.locate import GROUPS, SWEEPS, options
 
 STORED = Path(__file__).with_name("surface.txt")
 
@@ -27,7 +27,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def surface() -> str:
     """Return everything that can be typed, one line each."""
     lines = [f"verb {verb}" for verb in VERBS]
-    lines += [f"{group}={name}" for group in (*GROUPS, "sweep") for name in options(group)]
+    lines += [f"{group}={name}" for group in (*GROUPS, *SWEEPS) for name in options(group)]
     keys: set[str] = set()
     for group in ("model", "dataset", "synthesis"):
         for name in options(group):

@@ -15,10 +15,11 @@ import pytest
 from adbench.config.compose import compose_config
 from adbench.config.schema import SearchKeys, SpaceKeys, settings
 from adbench.errors import UserError
-from adbench.sweeps.advisor import Advisor
+from adbench.sweeps.advisor import Advisor, default_setting
 from adbench.sweeps.search import check_objectives, objective_values, read_curve
 from adbench.sweeps.study import Study, Trial
 from tests.e2e.verbs import TOY, environment, tiny_data, toy
+from tests.sweeps.test_shared_and_killed import running
 
 SPACE = {
     "model.noise": SpaceKeys(low=0.01, high=0.5, log=True),
@@ -104,6 +105,16 @@ def test_advice_follows_from_the_trials_alone():
     assert first != Advisor(SPACE, keys(seed=1)).draw(trials, 6)
     assert 0.01 <= first["model.noise"] <= 0.5
     assert first["model.width"] in (2, 4, 6)
+
+
+def test_the_first_trial_is_the_default_where_it_lies_in_the_space():
+    config = {"model": {"noise": 0.2, "width": 4}}
+    assert default_setting(SPACE, config) == {"model.noise": 0.2, "model.width": 4}
+    for other in ({"noise": 0.9, "width": 4}, {"noise": 0.2, "width": 5}, {"noise": None}):
+        assert default_setting(SPACE, {"model": other}) is None
+    advisor = Advisor(SPACE, keys(), {"model.noise": 0.2, "model.width": 4})
+    assert advisor.draw([], 0) == {"model.noise": 0.2, "model.width": 4}
+    assert advisor.draw([complete(0, 0.5)], 1) != advisor.draw([], 0)
 
 
 def test_an_exhausted_space_ends():
@@ -268,7 +279,7 @@ def test_what_cannot_be_searched_is_told_before_a_trial(data, conf, here, word, 
     assert not (here.folder / "outputs" / "sweeps" / "s" / "trials.jsonl").exists()
 
 
-def test_killed_controllers_leave_no_gap_and_no_double(data, conf, tmp_path):
+def test_killed_controllers_and_a_killed_worker_leave_no_gap_and_no_double(data, conf, tmp_path):
     folder = tmp_path / "outputs/sweeps/s"
     command = [sys.executable, "-m", "adbench", "sweep"]
     command += words(data, conf, "sweep.search.trials=4", "sweep.search.prune=false")
@@ -286,8 +297,16 @@ def test_killed_controllers_leave_no_gap_and_no_double(data, conf, tmp_path):
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    last = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 120
+    while not (cells := running(tmp_path)) and time.monotonic() < end:
+        time.sleep(0.02)
+    os.kill(cells[0], signal.SIGKILL)
+    _, lines = last.communicate(timeout=240)
+    assert last.returncode == 0, lines
+    assert "it is started again" in lines
     assert sorted(told(folder)) == [0, 1, 2, 3]
     params = [
         json.dumps(t["params"]) for t in json.loads((folder / "search.json").read_text())["trials"]

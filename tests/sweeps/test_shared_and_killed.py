@@ -37,7 +37,7 @@ def cells(folder):
     return json.loads((folder / "sweep.json").read_text())["cells"]
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=200):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"

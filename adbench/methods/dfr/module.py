@@ -69,6 +69,7 @@ class DfrModule(AnomalyModule):
         return Requirements(
             size_multiple=detector.stride,
             min_size=32,
+            ddp=True,
             memory_bytes=(needed if kept else 0)
             + training_bytes(detector.autoencoder)
             + self._step_bytes,

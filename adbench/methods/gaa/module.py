@@ -15,6 +15,7 @@ from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
 from adbench.errors import UserError
+from adbench.methods import ranks
 from adbench.methods.base import AnomalyModule, Requirements
 from adbench.methods.gaa.chain import VISIBLE, Maker, PasteMaker, extractor_of
 from adbench.methods.gaa.classifier import check_weights, fitted, with_weights
@@ -83,6 +84,7 @@ class GaaModule(AnomalyModule):
             needs_masks=True,
             needs_defects=self.keys.use.data != "synthesis",
             multiclass=False,
+            ddp=True,
             export=False,
             memory_bytes=training_bytes(self.detector.network) + maps,
         )
@@ -161,7 +163,8 @@ class GaaModule(AnomalyModule):
         return torch.optim.AdamW(self.detector.network.parameters(), lr=keys.learning_rate)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([self.seed, self.current_epoch, batch_idx, 0x0E7])
+        keys = (self.seed, self.current_epoch, batch_idx, 0x0E7, *ranks.own_key())
+        rng = np.random.default_rng(keys)
         image, mask = self._mixed(batch, batch_idx, rng)
         flips = self.keys.use.augment == "flips"
         image, mask = altered(image, mask, rng, self.keys.use.jitter, flips=flips)

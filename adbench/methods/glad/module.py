@@ -19,6 +19,7 @@ from adbench.diffusion.ema import update_average
 from adbench.diffusion.latent.base import LatentDiffusion
 from adbench.diffusion.schedule import noised
 from adbench.errors import UserError
+from adbench.methods import ranks
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
 from adbench.methods.glad.atp import implied_clean, mixed, repairing_noise, squared_error
 from adbench.methods.glad.calibration import (
@@ -102,6 +103,7 @@ class GladModule(AnomalyModule):
             uses_synthesis=self.keys.atp.enabled,
             uses_held_out=self.keys.calibrates,
             export=False,
+            ddp=True,
             memory_bytes=wanted if wanted <= self.keys.latents.max_memory else 0,
         )
 
@@ -206,7 +208,7 @@ class GladModule(AnomalyModule):
     def _loss(self, batch: Batch, batch_idx: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the squared error of the network's answer (Eq. 10) and its parts."""
         atp = self.keys.atp
-        keys = (self.seed, self.current_epoch, batch_idx, _PAIR)
+        keys = (self.seed, self.current_epoch, batch_idx, _PAIR, *ranks.own_key())
         assert self._latents is not None
         normal, damaged = self._latents(batch, atp.damaged, keys)
         generator = self.generator(batch_idx, _STEP)

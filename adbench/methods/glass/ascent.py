@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.methods import ranks
 from adbench.methods.discriminator import SLOPE
 from adbench.methods.glass.batch_norm import (
     Block,
@@ -24,6 +25,7 @@ from adbench.methods.glass.batch_norm import (
     add_moments,
     moments,
     norm_of,
+    over_ranks,
     pieces,
     scores,
     slope_of,
@@ -125,7 +127,8 @@ def ascend(
                 gas.project(piece, radii)
             gas.update(piece)
             add_moments(gas.rows[piece], total, square)
-        norm = norm_of(normal.joined(Moments(total, square, len(gas.rows))), block)
+        moved = over_ranks(Moments(total, square, len(gas.rows)))
+        norm = norm_of(normal.joined(moved), block)
     if first is None:
         first = scores(gas.rows, norm, block)
     return norm, first
@@ -155,6 +158,7 @@ def _gates(rows: Tensor, norm: Norm, block: Block, gates: Tensor) -> tuple[Tenso
         active_sum += active.mT.mv(dz)
         slope_of(front.expand_as(active), active, gates[piece])
         gate_sum += gates[piece].mT.mv(dz)
+    active_sum, gate_sum = ranks.summed(torch.stack([active_sum, gate_sum]))
     # Backward through the batch norm y = gamma x + beta of the standardised x: with g the
     # gradient by y, that by its input is scale (g - mean g - x mean(g x)), means over all 2 N
     # rows. Only GAS rows have a g, and the sum of g y is that of w2 leaky_relu(y) dz, at hand.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.methods import ranks
 from adbench.methods.discriminator import SLOPE, Discriminator
 
 PIECE_BYTES = 1 << 20
@@ -78,7 +79,15 @@ def moments(rows: Tensor) -> Moments:
     total, square = rows.new_zeros(rows.shape[1]), rows.new_zeros(rows.shape[1])
     for piece in pieces(rows):
         add_moments(rows[piece], total, square)
-    return Moments(total, square, len(rows))
+    return over_ranks(Moments(total, square, len(rows)))
+
+
+def over_ranks(found: Moments) -> Moments:
+    """Return the moments of the rows of all processes that share the step."""
+    if ranks.size() == 1:
+        return found
+    total, square = ranks.summed(torch.stack([found.total, found.square]))
+    return Moments(total, square, found.size * ranks.size())
 
 
 def add_moments(piece: Tensor, total: Tensor, square: Tensor) -> None:
@@ -133,6 +142,9 @@ def backward(
     zeros = torch.zeros_like(block.gamma)
     sums = {"slope": zeros.clone(), "product": zeros.clone(), "active": zeros.clone()}
     deltas = [_gated(rows, upstream, norm, sums) for rows, upstream in groups]
+    # Rows of all processes share the statistics. Each process's loss is the mean over its own
+    # rows: what is added up here is ``size`` times the gradient of the mean over all.
+    sums["slope"], sums["product"] = ranks.summed(torch.stack([sums["slope"], sums["product"]]))
     # Mean and deviation depend on every row: what they pass back is, for each column, a constant
     # and a multiple of the row, the same for all rows that share the statistics.
     centred = (sums["product"] - norm.mean * sums["slope"]) * norm.inverse
@@ -144,7 +156,8 @@ def backward(
         for piece in pieces(delta):
             part = delta[piece].mul_(front)
             part.addcmul_(rows[piece], pull, value=-1).add_(constant)
-    return deltas, BlockGradients(d_gamma, d_beta, sums["active"])
+    share = ranks.size()
+    return deltas, BlockGradients(d_gamma / share, d_beta / share, sums["active"])
 
 
 def _gated(rows: Tensor, upstream: Tensor, norm: Norm, sums: dict[str, Tensor]) -> Tensor:

@@ -124,7 +124,8 @@ class FastStep:
         rows = self.normal.project(self.product)
         # The batch norm drops any constant. Taken out here, it cannot cost the sums of squares
         # their digits in float32; ``missing`` gives it back to the running statistics.
-        mean = moments(rows).total / len(rows)
+        found = moments(rows)
+        mean = found.total / found.size
         rows -= mean
         self.missing += mean
         return rows, mean

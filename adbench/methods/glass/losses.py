@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adbench.methods import ranks
 from adbench.methods.glass.settings import LossKeys
 
 
@@ -28,7 +29,7 @@ def las_loss(logits: Tensor, target: Tensor, keys: LossKeys) -> Tensor:
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     else:
         losses = focal_terms(torch.sigmoid(logits), target, keys.gamma, keys.label_smoothing)
-    return (losses * kept).sum() / kept.sum()
+    return (losses * kept).sum() / (ranks.summed(kept.sum()) / ranks.size())
 
 
 def hard_rows(probability: Tensor, target: Tensor, share: float) -> Tensor:
@@ -36,7 +37,7 @@ def hard_rows(probability: Tensor, target: Tensor, share: float) -> Tensor:
     if share == 0:
         return torch.ones_like(probability)
     error = (probability - target) ** 2
-    return (error >= linear_quantile(error, share)).to(probability.dtype)
+    return (error >= linear_quantile(ranks.gathered(error), share)).to(probability.dtype)
 
 
 def focal_terms(

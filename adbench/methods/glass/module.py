@@ -16,6 +16,7 @@ from adbench.backbones.feature_cache import FeatureCache
 from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.errors import UserError
+from adbench.methods import ranks
 from adbench.methods.aggregation import PatchFeatures
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
 from adbench.methods.discriminator import Head
@@ -119,6 +120,7 @@ class GlassModule(AnomalyModule):
         """Return what holds; the estimate: caches, training state, a step of one image."""
         return Requirements(
             uses_synthesis=self.las,
+            ddp=self.keys.rows is None,  # drawn rows come from one process's pool
             memory_bytes=self._cached_bytes(train_images)
             + training_bytes(self.head)
             + self._step_bytes,
@@ -281,12 +283,13 @@ class GlassModule(AnomalyModule):
         """Take one optimiser step; return loss, its parts and the clamped share."""
         normal, local, target = self._step_features(batch, batch_idx)
         inputs = StepInputs(
-            self._noise(normal, self.generator(batch_idx, _NOISE)),
+            self._noise(normal, self.common_generator(batch_idx, _NOISE)),
             target,
             self._centre if self.spherical else None,
         )
         with torch.autocast(self.device.type, enabled=False):
             total, parts = self._gradients(normal, local, inputs)
+        ranks.average_gradients(self.head.parameters())
         factor = self.optimiser.factor(self.progress())
         for optimiser in self._optimisers():
             for group in optimiser.param_groups:
@@ -299,11 +302,13 @@ class GlassModule(AnomalyModule):
         return found if isinstance(found, list) else [found]
 
     def _noise(self, features: PatchFeatures, generator: torch.Generator) -> Tensor:
-        shape = (len(features) * features.grid[0] * features.grid[1], features.width)
+        rows = len(features) * features.grid[0] * features.grid[1]
         part = features.parts[0]
         if self.gas.scale == 0:
-            return part.new_zeros(shape)
-        return torch.randn(shape, generator=generator, device=part.device).mul_(self.gas.scale)
+            return part.new_zeros((rows, features.width))
+        whole = (rows * ranks.size(), features.width)
+        drawn = ranks.own_rows(torch.randn(whole, generator=generator, device=part.device))
+        return drawn.mul_(self.gas.scale)
 
     def _step_features(
         self, batch: Batch, batch_idx: int

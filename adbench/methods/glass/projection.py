@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from adbench.methods import ranks
 from adbench.methods.glass.losses import linear_quantile
 
 EPSILON = 1e-10
@@ -60,7 +61,7 @@ def project(features: Tensor, base: Tensor, low: Tensor, high: Tensor) -> tuple[
 
 def hypersphere_radius(distances: Tensor, share: float = 0.75) -> Tensor:
     """Return r'_1: the ``share`` quantile of the normal rows' distances [N] from the centre."""
-    return linear_quantile(distances, share)
+    return linear_quantile(ranks.gathered(distances), share)
 
 
 def manifold_radii(low: float, high: float, like: Tensor) -> Radii:

@@ -119,6 +119,7 @@ class RealNetModule(AnomalyModule):
             size_multiple=self.multiple,
             min_size=self.multiple,
             uses_synthesis=True,
+            ddp=True,
             memory_bytes=(wanted if wanted <= self.cache_keys.max_memory else 0)
             + training_bytes(self.detector.recon, self.detector.discriminator)
             + self._step_bytes(values),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adbench.backbones.maps import resize_matrix_like
+from adbench.methods import ranks
 from adbench.methods.realnet.blocks import upsampled
 
 EPS = 1e-5
@@ -182,7 +183,7 @@ class ResidualSelection(nn.Module):
         if self.training:
             square = torch.cat([s for _, s in moments], 1)
             batch = _statistics(mean, square)
-            self._follow(batch, mean.shape[0] * size[0] * size[1])
+            self._follow(batch, ranks.size() * mean.shape[0] * size[0] * size[1])
             if self.stats == "batch":
                 centre, variance = (x.to(centre) for x in batch)
         scale = torch.rsqrt(variance + EPS)
@@ -201,14 +202,8 @@ class ResidualSelection(nn.Module):
 
     def _plain(self, blocks: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         full = torch.cat([upsampled(block, size) for block in blocks], 1)
-        normal = torch.nn.functional.batch_norm(
-            full,
-            self.running_mean,
-            self.running_var,
-            training=self.training,
-            momentum=self.momentum,
-            eps=EPS,
-        )
+        running = (self.running_mean, self.running_var)
+        normal = ranks.batch_norm(full, *running, None, None, self.training, self.momentum, EPS)
         index = [normal.amax((2, 3)).topk(self.by_max, 1).indices] if self.by_max else []
         if self.by_mean:
             index.append(normal.mean((2, 3)).topk(self.by_mean, 1).indices)
@@ -218,8 +213,9 @@ class ResidualSelection(nn.Module):
 
 def _statistics(mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and biased variance [C] of a batch from its images' moments [B, C]."""
-    centre = mean.mean(0)
-    return centre, (square.mean(0) - centre.square()).clamp_min(0)
+    # the moments of each process's images, averaged over processes
+    centre, square = ranks.summed(torch.stack([mean.mean(0), square.mean(0)])) / ranks.size()
+    return centre, (square - centre.square()).clamp_min(0)
 
 
 class ChannelStatistics:

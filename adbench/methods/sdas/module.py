@@ -90,6 +90,7 @@ class SdasModule(AnomalyModule):
             size_multiple=factor,
             min_size=max(factor, 32),
             export=False,
+            ddp=True,
             memory_bytes=training_bytes(self.network, model.classifier) + held + self._step_bytes,
         )
 

@@ -14,6 +14,7 @@ from adbench.backbones.feature_cache import FeatureCache
 from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.errors import UserError
+from adbench.methods import ranks
 from adbench.methods.aggregation import PatchFeatures
 from adbench.methods.base import AnomalyModule, Requirements
 from adbench.methods.discriminator import Head
@@ -75,9 +76,10 @@ class SimplenetModule(AnomalyModule):
         cached = values * (2 if self.keys.cache.dtype == "float16" else 4)
         columns = self.detector.columns + self.keys.hidden
         return Requirements(
+            ddp=True,
             memory_bytes=min(cached, self.keys.cache.max_memory)
             + training_bytes(self.head)
-            + 6 * 4 * self.detector.positions * columns
+            + 6 * 4 * self.detector.positions * columns,
         )
 
     @torch.no_grad()
@@ -131,9 +133,9 @@ class SimplenetModule(AnomalyModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         normal = self.head.adapted(self._rows(batch.index))
-        noise = torch.randn(
-            normal.shape, generator=self.generator(batch_idx, _NOISE), device=self.device
-        )
+        whole = (len(normal) * ranks.size(), normal.shape[1])
+        drawn = self.common_generator(batch_idx, _NOISE)
+        noise = ranks.own_rows(torch.randn(whole, generator=drawn, device=self.device))
         noise *= self.keys.noise.sigma * (1.0 if self._unit is None else self._unit)
         logits = self.head.discriminator(torch.cat([normal, normal + noise]))
         kept, moved = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
 from adbench.errors import UserError
+from adbench.methods import ranks
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
 from adbench.methods.memory import training_bytes
 from adbench.methods.records import plain_values
@@ -91,6 +93,7 @@ class UlsadModule(AnomalyModule):
             min_size=SMALLEST,
             min_batch=SMALLEST_BATCH,
             uses_held_out=True,
+            ddp=True,
             memory_bytes=self._cache_bytes(train_images)
             + training_bytes(self.detector.frn, self.detector.autoencoder)
             + self._step_bytes,
@@ -179,10 +182,11 @@ class UlsadModule(AnomalyModule):
 
     def _filled(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return index and image; a last batch below four images borrows from the others."""
-        missing = SMALLEST_BATCH - len(batch)
+        missing = math.ceil(SMALLEST_BATCH / ranks.size()) - len(batch)
         if missing <= 0 or self._data is None:
             return batch.index, batch.image
-        generator = seeded_generator("cpu", self.seed, self.current_epoch, batch_idx, _FILL)
+        keys = (self.current_epoch, batch_idx, _FILL, *ranks.own_key())
+        generator = seeded_generator("cpu", self.seed, *keys)
         count = len(self._data.train_samples)
         extra = torch.randint(count, (missing,), generator=generator)
         image = self._data.train_images(extra).to(batch.image)

@@ -1,0 +1,1 @@
+"""Stands where a cell's process looks for adbench: `train` without torch."""
