@@ -51,12 +51,13 @@ class HeadTimed(H11Protocol):
             return
         why = f"the head took longer than {self.head_seconds} s".encode()
         head = [("Content-Type", "text/plain"), ("Connection", "close")]
-        for event in (
+        events = (
             h11.Response(status_code=408, headers=head, reason=b"Request Timeout"),
             h11.Data(data=why),
             h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
+        )
+        # in one piece: whoever reads once has the reason too
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()
 
 

@@ -7,4 +7,4 @@ from adbench.metrics.spro import Channel, SproMetrics
 VERSION = 1
 """Of the definitions: raised by whoever changes a figure; two versions' are not compared."""
 
-__all__ = ["VERSION", "Channel", "PixelMetrics", "SproMetrics", "image_metrics", "pixel_metrics"]
+__all__ = ["Channel", "PixelMetrics", "SproMetrics", "image_metrics", "pixel_metrics"]

@@ -66,7 +66,13 @@ def taken(folder):
     return [len(path.read_text().splitlines()) for path in files]
 
 
-@pytest.fixture(params=["local", "joblib", "submitit"])
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("joblib", marks=pytest.mark.long),
+        pytest.param("submitit", marks=pytest.mark.long),
+    ]
+)
 def keys(request):
     if request.param == "submitit":
         pytest.importorskip("submitit")
@@ -103,6 +109,7 @@ def test_what_fails_says_why_and_is_not_repeated(keys, tmp_path, monkeypatch):
     assert taken(tmp_path) == [1]
 
 
+@pytest.mark.long
 def test_a_killed_worker_of_joblib_costs_no_cell(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
@@ -125,6 +132,7 @@ def test_a_killed_worker_of_joblib_costs_no_cell(tmp_path, monkeypatch):
     assert any("a worker of joblib was lost" in line for line in lines)
 
 
+@pytest.mark.long
 def test_a_job_out_of_time_is_queued_again_and_goes_on(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.chdir(tmp_path)
@@ -160,6 +168,7 @@ FAKE = {  # what a login node has; jobs are written down and never run
 }
 
 
+@pytest.mark.long
 def test_slurm_gets_one_array_a_turn(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.chdir(tmp_path)
@@ -268,7 +277,7 @@ def test_a_dead_controllers_remote_cell_is_left_to_its_worker(tmp_path):
     assert after.take(cell)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_ray_runs_cells_as_tasks_and_a_killed_worker_costs_none(tmp_path, monkeypatch):
     pytest.importorskip("ray")

@@ -198,6 +198,7 @@ def gradients(module, batch):
     return found | {n: v.clone() for n, v in moved.items()}
 
 
+@pytest.mark.long
 def test_every_method_says_whether_it_supports_several_processes(data, tmp_path):  # noqa: F811
     says = {}
     for model in options("model"):
@@ -231,7 +232,7 @@ def words(place, root, *more):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1700)
 @pytest.mark.parametrize("by", ["Lightning", "torchrun"])
 def test_two_processes_come_to_the_figures_of_one(by, data, tmp_path):  # noqa: F811

@@ -50,9 +50,10 @@ class SimplenetDetector(PatchDetector):
 
     def distances(self, rows: Tensor) -> Tensor:
         if torch.compiler.is_compiling():  # an export: a loop would fix its batch
-            return -self._logits(rows)
-        found = [self._logits(image) for image in rows]  # one image's hidden layer at a time
-        return -torch.stack(found)
+            return self._against(rows)
+        found = [self._against(image) for image in rows]  # one image's hidden layer at a time
+        return torch.stack(found)
 
-    def _logits(self, rows: Tensor) -> Tensor:
-        return F.leaky_relu_(F.linear(rows, self.weight, self.bias), SLOPE) @ self.output
+    def _against(self, rows: Tensor) -> Tensor:
+        """Return the negative logits; OpenVINO 2026.4 cannot fuse a sign behind the product."""
+        return F.leaky_relu_(F.linear(rows, self.weight, self.bias), SLOPE) @ -self.output

@@ -21,6 +21,13 @@ diffusion.network.head=8 train.steps=60 train.batch_size=4 train.checkpoint_minu
 model.draw=2 images.save=2""".split()
 
 
+def written(folder, file):
+    try:
+        return bool(list(folder.glob(f"outputs/**/{file}")))
+    except FileNotFoundError:  # a folder took its last name while it was being looked through
+        return False
+
+
 def killed_at(folder, file, *words):
     """Start, and kill as soon as ``file`` is there."""
     run = subprocess.Popen(
@@ -31,7 +38,7 @@ def killed_at(folder, file, *words):
         stderr=subprocess.DEVNULL,
     )
     end = time.monotonic() + 200
-    while not list(folder.glob(f"outputs/**/{file}")):
+    while not written(folder, file):
         assert run.poll() is None, f"ended before there was a {file}"
         assert time.monotonic() < end
         time.sleep(0.01)

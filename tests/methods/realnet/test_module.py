@@ -42,7 +42,7 @@ def steps(module, datamodule, count):
 def trained(backbone, datamodule, synthesis):
     module = build(backbone, synthesis)
     module.prepare(datamodule)
-    module.losses = steps(module, datamodule, 12)
+    module.losses = steps(module, datamodule, 18)
     module.eval()
     module.refresh()
     module.finish(datamodule)
