@@ -302,6 +302,7 @@ def test_ray_runs_cells_as_tasks_and_a_killed_worker_costs_none(tmp_path, monkey
     assert not list(tmp_path.rglob("shared.token"))
 
 
+@pytest.mark.long  # ray looks for a minute, and closes what pytest listens to
 def test_nobody_at_rays_address_is_told(tmp_path):
     pytest.importorskip("ray")
     with pytest.raises(UserError, match="no ray cluster answers"):
