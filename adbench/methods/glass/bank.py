@@ -6,7 +6,7 @@ are brought to one scale, that of the normal images themselves, and added.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -66,12 +66,15 @@ class NormalBank(nn.Module):
             images: number of normal images.
             seed: of all draws.
         """
-        every = [rows(torch.tensor([number]))[0] for number in range(images)]
-        self._whiten(every)
+
+        def each() -> Iterator[Tensor]:  # one image at a time: all may be larger than the memory
+            return (rows(torch.tensor([number]))[0] for number in range(images))
+
+        self._whiten(each)
         generator = seeded_generator("cpu", seed, 0)
-        share = min(1.0, _CANDIDATES / (images * len(every[0])))
+        share = min(1.0, _CANDIDATES / (images * len(next(each()))))
         candidates, image = [], []
-        for number, found in enumerate(every):
+        for number, found in enumerate(each()):
             count = max(int(share * len(found)), 1)
             drawn = torch.randperm(len(found), generator=generator)[:count]
             candidates.append(self.whitened(found[drawn.to(found.device)]).half())
@@ -82,11 +85,14 @@ class NormalBank(nn.Module):
         self.bank.set(points[kept])
         self.image = torch.cat(image)[kept.cpu()]
 
-    def _whiten(self, every: list[Tensor]) -> None:
-        count = sum(map(len, every))
-        self.shift.copy_(torch.stack([found.sum(0) for found in every]).sum(0) / count)
+    def _whiten(self, each: Callable[[], Iterator[Tensor]]) -> None:
+        total, count = torch.zeros_like(self.shift, dtype=torch.float64), 0
+        for found in each():
+            total += found.sum(0).double()
+            count += len(found)
+        self.shift.copy_(total / count)
         covariance = torch.zeros_like(self.white, dtype=torch.float64)
-        for found in every:
+        for found in each():
             centred = found - self.shift
             covariance += (centred.mT @ centred).double()
         values, vectors = torch.linalg.eigh(covariance / count)
