@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,12 @@ import pytest
 os.environ.setdefault("ADBENCH_PLUGINS", "tests")  # the toy method of a third party
 
 import adbench  # noqa: F401  (installs the torchvision finder before any test imports it)
+
+# absl (OpenVINO brings it) keeps the stderr it was first imported under and closes it when a
+# library configures the process's logging (submitit and ray do, on import): under capture that
+# stream is pytest's own. The process's stderr is one it leaves open.
+with contextlib.suppress(ImportError), contextlib.redirect_stderr(sys.__stderr__):
+    import absl.logging  # noqa: F401
 
 SHARED = Path(os.environ.get("ADBENCH_SHARED", Path(__file__).parents[2] / "shared"))
 

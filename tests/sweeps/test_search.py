@@ -19,7 +19,7 @@ from adbench.sweeps.advisor import Advisor, default_setting
 from adbench.sweeps.search import check_objectives, objective_values, read_curve
 from adbench.sweeps.study import Study, Trial
 from tests.e2e.verbs import TOY, environment, tiny_data, toy
-from tests.sweeps.test_shared_and_killed import running
+from tests.sweeps.test_shared_and_killed import running, wait_until
 
 SPACE = {
     "model.noise": SpaceKeys(low=0.01, high=0.5, log=True),
@@ -297,6 +297,7 @@ def test_killed_controllers_and_a_killed_worker_leave_no_gap_and_no_double(data,
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        wait_until(lambda: not running(tmp_path))  # its cells die with it, a moment later
     last = subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
     )
