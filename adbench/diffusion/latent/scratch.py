@@ -73,7 +73,7 @@ class ScratchDiffusion(NoiseNetwork):
         *,
         autoencoder: Mapping[str, Any] | None = None,
         network: Mapping[str, Any] | None = None,
-        prediction: str = "epsilon",
+        prediction: str | None = None,
         save_every: int = 250,
         classes: Sequence[str] = ("normal",),
     ) -> None:
@@ -85,7 +85,7 @@ class ScratchDiffusion(NoiseNetwork):
             "save_every": save_every,
         }
         self.keys = from_mapping(ScratchDiffusionKeys, values, "diffusion")
-        self.prediction = self.keys.prediction
+        self.prediction = self.keys.prediction or "epsilon"
         self.schedule = scaled_linear_schedule()
         self.autoencoder = autoencoder_of(self.keys.autoencoder)
         self.channels = self.autoencoder.channels

@@ -115,12 +115,13 @@ class ScratchDiffusionKeys:
     Attributes:
         prediction: what the network estimates: the noise, ``v`` (Salimans and Ho 2022), or the
             velocity noise - clean of a rectified ``flow``; ``edm``: preconditioned by channel.
+            None: the noise, where the method has no form of its own.
         save_every: steps between checkpoints of the autoencoder's training.
     """
 
     autoencoder: AutoencoderKeys = field(default_factory=AutoencoderKeys)
     network: NetworkKeys = field(default_factory=NetworkKeys)
-    prediction: Literal["epsilon", "v", "flow", "edm"] = "epsilon"
+    prediction: Literal["epsilon", "v", "flow", "edm"] | None = None
     save_every: Count = 250
 
 

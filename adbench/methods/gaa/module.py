@@ -64,6 +64,7 @@ class GaaModule(AnomalyModule):
         self.keys = own = from_mapping(GaaKeys, keys, "model")
         self.backbone, self.seed = extractor_of(backbone), seed
         self.synthesis, self.diffusion = synthesis, diffusion
+        _check_prediction(diffusion)
         if own.use.data == "synthesis" and synthesis is None:
             raise UserError("model.use.data=synthesis: set synthesis=draem")
         size = (int(image_size[0]), int(image_size[1]))
@@ -258,3 +259,17 @@ def _canvas(datamodule: DataModule, position: int) -> list[Picture]:
     from adbench.data.batch import pictures
 
     return pictures(datamodule.train_images(torch.tensor([position])))
+
+
+def _check_prediction(diffusion: nn.Module | None) -> None:
+    """Refuse a form of the network's answer that a model from scratch does not have here.
+
+    Raises:
+        UserError: any but ``edm``.
+    """
+    own = getattr(getattr(diffusion, "keys", None), "prediction", None)
+    if own not in (None, "edm"):
+        raise UserError(
+            f"diffusion.prediction={own}: model=gaa paints preconditioned (edm) and no other way; "
+            "leave the key out"
+        )

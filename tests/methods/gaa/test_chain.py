@@ -298,6 +298,7 @@ def mask_on_good(root):
         (lambda root: None, ["model.regions.kind=sam"], r"regions\.weights is missing.*features"),
         (lambda root: None, ["model.classifier.network=resnet34"], r"network=bundled"),
         (lambda root: None, ["diffusion=scratch", "model.generate.net=60"], "a multiple of"),
+        (lambda root: None, ["diffusion=scratch", "diffusion.prediction=v"], "leave the key out"),
     ],
 )
 def test_what_cannot_work_is_one_line_before_anything_trains(spoil, more, told, tmp_path):
