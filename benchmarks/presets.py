@@ -7,13 +7,16 @@ Every cell is `adbench train experiment=PRESET ... seed=S`, a process of its own
 of its own: what is finished is not run again, what was interrupted goes on. ROOT holds categories
 in MVTec layout, at any depth. A variant is a preset with overrides:
 `patchcore_cpu+model.bank=1000`. Minutes are those of the processor, all phases and the threshold
-included: on a busy machine the clock says nothing. ``--docs FILE`` writes what there is as a page.
+included: on a busy machine the clock says nothing. ``--speed CATEGORY`` times the detectors of one
+category on a quiet machine; ``--store FILE`` keeps everything as JSON, from which `python -m
+docs.generate` makes the pages.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import resource
 import shlex
 import subprocess
@@ -21,8 +24,9 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from presets_page import Row, table
 
 PRESETS = (
     "patchcore_cpu",
@@ -36,10 +40,7 @@ PRESETS = (
     "realnet_cpu",
 )
 WITHOUT_NETWORK = ("reference",)
-BASELINE = "patchcore_cpu"
-AUROC = ("image", "pixel")
-AT_THRESHOLD = ("precision", "recall", "false alarms")
-Figures = dict[str, float | None]
+BATCHES = (1, 8)  # of the speed
 
 
 class Cell(NamedTuple):
@@ -67,10 +68,12 @@ def main() -> int:
         print(f"[{number}/{len(cells)}] {cell.method} {cell.folder.name} seed {cell.seed}",
               file=sys.stderr, flush=True)  # fmt: skip
         failed += 0 if arguments.table or _run(cell, arguments) else 1
-    found = {cell: figures(cell, arguments.root) for cell in cells}
-    print(table(found))
-    if arguments.docs:
-        arguments.docs.write_text(page(found, arguments))
+    rows = [row for cell in cells if (row := figures(cell, arguments.root))]
+    print(table(rows))
+    if arguments.store:
+        arguments.store.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(_document(rows, cells, arguments), indent=1)
+        arguments.store.write_text(text + "\n")
     return 1 if failed else 0
 
 
@@ -84,7 +87,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--root", type=Path, default=Path("outputs/presets"))
     parser.add_argument("--table", action="store_true", help="run nothing; print what is there")
-    parser.add_argument("--docs", type=Path, default=None, help="page to write, Markdown")
+    parser.add_argument("--speed", default=None, help="category whose detectors are timed")
+    parser.add_argument("--store", type=Path, default=None, help="JSON file of all results")
     return parser.parse_args()
 
 
@@ -141,143 +145,84 @@ def _spent(cell: Cell, root: Path) -> Path:
     return _place(cell, root) / f"{cell.folder.name}-seed{cell.seed}.seconds"
 
 
-def figures(cell: Cell, root: Path) -> Figures:
-    """Return what a finished cell came to; {} where it is not finished."""
+def run_of(cell: Cell, root: Path) -> Path | None:
+    """Return the run folder of a finished cell."""
     pattern = f"*/mvtec/{cell.folder.name}/seed{cell.seed}"
     for folder in _place(cell, root).glob(pattern):
-        if not (folder / "metrics.json").is_file():
+        record = folder / "run.json"
+        if not (folder / "metrics.json").is_file() or not record.is_file():
             continue
-        found = json.loads((folder / "metrics.json").read_text())
-        if json.loads((folder / "run.json").read_text()).get("status") != "finished":
-            continue
-        threshold, spent = found["threshold"], _spent(cell, root)
-        return {
-            "image": found["image"]["auroc"],
-            "pixel": found["pixel"]["auroc"],
-            "minutes": float(spent.read_text()) / 60 if spent.is_file() else None,
-            "precision": threshold["precision"],
-            "recall": threshold["recall"],
-            "false alarms": threshold.get("false_alarm_rate"),
-        }
-    return {}
+        if json.loads(record.read_text()).get("status") == "finished":
+            return folder
+    return None
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return mean(known) if known else None
+def figures(cell: Cell, root: Path) -> Row | None:
+    """Return what a finished cell came to; None where it is not finished."""
+    folder = run_of(cell, root)
+    if folder is None:
+        return None
+    found = json.loads((folder / "metrics.json").read_text())
+    record = json.loads((folder / "run.json").read_text())
+    threshold, spent = found["threshold"], _spent(cell, root)
+    return {
+        "preset": cell.method,
+        "category": cell.folder.name,
+        "seed": cell.seed,
+        "image": found["image"]["auroc"],
+        "pixel": found["pixel"]["auroc"],
+        "minutes": float(spent.read_text()) / 60 if spent.is_file() else None,
+        "megabytes": round(record["peak_memory"] / 1e6),
+        "precision": threshold["precision"],
+        "recall": threshold["recall"],
+        "false alarms": threshold.get("false_alarm_rate"),
+    }
 
 
-def _shown(*values: float | None, sign: str = "", digits: int = 3) -> str:
-    """Return values as a cell; "-" where there is none."""
-    return " / ".join("-" if v is None else f"{v:{sign}.{digits}f}" for v in values)
-
-
-class Results:
-    """Figures of all cells, asked for by preset and category as means over seeds."""
-
-    def __init__(self, found: dict[Cell, Figures]) -> None:
-        self.found = {cell: figures for cell, figures in found.items() if figures}
-        self.methods = list(dict.fromkeys(cell.method for cell in self.found))
-        self.names = list(dict.fromkeys(cell.folder.name for cell in found))
-
-    def of(self, method: str, name: str, column: str) -> float | None:
-        """Return the mean over seeds."""
-        own = [f for c, f in self.found.items() if (c.method, c.folder.name) == (method, name)]
-        return _mean([figures[column] for figures in own])
-
-    def every(self, method: str, column: str) -> dict[str, float]:
-        """Return category -> figure, of categories that have one."""
-        found = {name: self.of(method, name, column) for name in self.names}
-        return {name: value for name, value in found.items() if value is not None}
-
-    def apart(self, method: str, column: str) -> list[float]:
-        """Return the differences to the baseline on the categories that both have."""
-        own, base = self.every(method, column), self.every(BASELINE, column)
-        return [value - base[name] for name, value in own.items() if name in base]
-
-    def seeds(self, method: str) -> str:
-        """Return how many seeds a category has: "3", or "1 to 3"; categories left out are told."""
-        counts = [sum((c.method, c.folder.name) == (method, n) for c in self.found)
-                  for n in self.names]  # fmt: skip
-        have = sorted(count for count in counts if count)
-        seeds = str(have[0]) if have[0] == have[-1] else f"{have[0]} to {have[-1]}"
-        return seeds if len(have) == len(counts) else f"{seeds}, {len(have)} of {len(counts)} sets"
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> str:
-    head = [rows[0], ["---"] * len(rows[0])]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [*head, *rows[1:]])
-
-
-def table(found: dict[Cell, Figures]) -> str:
-    """Return the table in Markdown: a row a preset; image / pixel AUROC, means over seeds."""
-    all_of = Results(found)
-    rows = [["preset", *all_of.names, "mean", "to PatchCore", "worst of these", "minutes", "seeds"]]
-    for method in all_of.methods:
-        every = [all_of.every(method, column) for column in AUROC]
-        apart = [all_of.apart(method, column) for column in AUROC]
-        rows.append(
-            [
-                f"`{method}`",
-                *(_shown(*(e.get(name) for e in every)) for name in all_of.names),
-                _shown(*(_mean(list(e.values())) for e in every)),
-                _shown(*(_mean(a) for a in apart), sign="+"),
-                _shown(*(min(a, default=None) for a in apart), sign="+"),
-                _shown(_mean(list(all_of.every(method, "minutes").values())), digits=1),
-                all_of.seeds(method),
-            ]
-        )
-    return _lines(rows)
-
-
-def threshold_table(found: dict[Cell, Figures]) -> str:
-    """Return the table of precision / recall / false alarms at each run's own threshold."""
-    all_of = Results(found)
-    rows = [["preset", *all_of.names, "mean"]]
-    for method in all_of.methods:
-        every = [all_of.every(method, column) for column in AT_THRESHOLD]
-        rows.append(
-            [
-                f"`{method}`",
-                *(_shown(*(e.get(name) for e in every), digits=2) for name in all_of.names),
-                _shown(*(_mean(list(e.values())) for e in every), digits=2),
-            ]
-        )
-    return _lines(rows)
-
-
-def page(found: dict[Cell, Figures], arguments: argparse.Namespace) -> str:
-    """Return the page: both tables, when and by which command."""
+def _document(
+    rows: Sequence[Row], cells: Sequence[Cell], arguments: argparse.Namespace
+) -> dict[str, Any]:
     command = ["python", "benchmarks/presets.py", "--data", "ROOT", "--weights", "RESNET18_FILE"]
     command += ["--methods", arguments.methods, "--seeds", arguments.seeds]
-    command += ["--threads", str(arguments.threads), "--docs", str(arguments.docs)]
-    return f"""\
-# CPU presets on the development categories
+    command += ["--threads", str(arguments.threads)]
+    command += ["--speed", arguments.speed] if arguments.speed else []
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{_processor()}, {arguments.threads} thread(s)",
+        "command": shlex.join(command),
+        "backbone": arguments.backbone,
+        "categories": list(dict.fromkeys(cell.folder.name for cell in cells)),
+        "rows": list(rows),
+        "speed": _speeds(cells, arguments) if arguments.speed else {},
+    }
 
-Written by `benchmarks/presets.py` on {date.today().isoformat()}:
 
-```
-{shlex.join(command)}
-```
+def _speeds(cells: Sequence[Cell], arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return preset -> batch -> images a second of the network, one run a preset."""
+    found = {}
+    for cell in cells:
+        folder = run_of(cell, arguments.root)
+        if cell.folder.name != arguments.speed or cell.method in found or folder is None:
+            continue
+        print(f"speed of {cell.method}", file=sys.stderr, flush=True)
+        words = [f"run={folder}", "engines=[eager]", f"batches=[{BATCHES[0]},{BATCHES[1]}]"]
+        words += ["rounds=3", "seconds=1", f"threads={arguments.threads}", "plain=true"]
+        subprocess.run(
+            [sys.executable, "-m", "adbench", "benchmark", *words], check=True, capture_output=True
+        )
+        network = json.loads((folder / "benchmark.json").read_text())["network"]
+        found[cell.method] = {
+            batch: round(each["eager"]["images_per_second"], 1) for batch, each in network.items()
+        }
+    return found
 
-Backbone {arguments.backbone} for every preset, protocol=honest, {arguments.threads} thread(s);
-presets may have been chosen on these categories, test images seen, so that what counts is measured
-on others. A "-" has no masks, or was not run; means are over what was run, so that presets are
-compared by "to PatchCore" alone.
 
-## Image / pixel AUROC
-
-"To PatchCore" is the mean difference on the categories that both have, "worst of these" the
-smallest; minutes of the processor a category.
-
-{table(found)}
-
-## At each run's own threshold: precision / recall / false alarms
-
-One-pass presets cross-fit it on all normal images, the others take it from held-out ones.
-
-{threshold_table(found)}
-"""
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Writes what documentation must not say by hand: keys, verbs, licences, the learning curve.
+"""Writes what documentation must not say by hand: keys, verbs, licences, measurements.
 
     python -m docs.generate            # rewrites the pages
     python -m docs.generate --check    # exits with 1 where a page is not current
 
 Sources: conf/ and the verbs' help for docs/keys.md, `adbench info licences` for docs/licences.md,
-docs/measured/learning_curve.json for the table and the picture of docs/pictures.md.
+docs/measured/learning_curve.json for the table and the picture of docs/pictures.md,
+docs/measured/presets.json for docs/presets.md and the table of docs/which.md.
 """
 
 from __future__ import annotations
@@ -24,11 +25,8 @@ from adbench.config.locate import GROUPS, conf_folder, nested_options, options
 
 DOCS = Path(__file__).parent
 CURVE = DOCS / "measured" / "learning_curve.json"
+PRESETS = DOCS / "measured" / "presets.json"
 PICTURE = DOCS / "learning_curve.svg"
-BEGIN, END = (
-    "<!-- learning curve: begin (python -m docs.generate) -->",
-    "<!-- learning curve: end -->",
-)
 
 
 def pages() -> dict[Path, str]:
@@ -40,7 +38,28 @@ def pages() -> dict[Path, str]:
             (DOCS / "pictures.md").read_text("utf-8"), document
         )
         found[PICTURE] = curve_picture(document["rows"])
+    if PRESETS.is_file():
+        document = json.loads(PRESETS.read_text("utf-8"))
+        made = _benchmark("presets_page")
+        found[DOCS / "presets.md"] = made.page(document)
+        told = f"{document['date']}, {document['machine']}; `{document['command']}`."
+        found[DOCS / "which.md"] = between(
+            (DOCS / "which.md").read_text("utf-8"), "presets", made.choice_table(document), told
+        )
     return found
+
+
+def _benchmark(name: str) -> Any:
+    sys.path.insert(0, str(DOCS.parent / "benchmarks"))
+    return importlib.import_module(name)
+
+
+def between(page: str, what: str, *parts: str) -> str:
+    """Return the page with ``parts`` between the marks of ``what``."""
+    begin = f"<!-- {what}: begin (python -m docs.generate) -->"
+    end = f"<!-- {what}: end -->"
+    made = "\n\n".join([begin, *parts, end])
+    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: made, page, flags=re.DOTALL)
 
 
 def keys_page() -> str:
@@ -121,22 +140,13 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def with_curve(page: str, document: dict[str, Any]) -> str:
     """Return the page with table and picture of the learning curve between its marks."""
-    sys.path.insert(0, str(DOCS.parent / "benchmarks"))
-    curve = importlib.import_module("learning_curve")
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    made = [
-        BEGIN,
-        "",
-        curve.table(document["rows"]).strip(),
-        "",
+    return between(
+        page,
+        "learning curve",
+        _benchmark("learning_curve").table(document["rows"]).strip(),
         f"{document['date']}, {document['machine']}, {versions}; `{document['command']}`.",
-        "",
         "![image AUROC over the number of good pictures](learning_curve.svg)",
-        "",
-        END,
-    ]
-    return re.sub(
-        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: "\n".join(made), page, flags=re.DOTALL
     )
 
 
