@@ -37,7 +37,9 @@ def pages() -> dict[Path, str]:
         found[DOCS / "pictures.md"] = with_curve(
             (DOCS / "pictures.md").read_text("utf-8"), document
         )
-        found[PICTURE] = curve_picture(document["rows"])
+        rows = document["rows"]
+        first = [row for row in rows if row["preset"] == rows[0]["preset"]]
+        found[PICTURE] = curve_picture(first)
     if PRESETS.is_file():
         document = json.loads(PRESETS.read_text("utf-8"))
         made = _benchmark("presets_page")

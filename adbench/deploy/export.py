@@ -25,6 +25,7 @@ from adbench.deploy.card import KEY, Card
 from adbench.deploy.decision import Rule
 from adbench.deploy.graph import Graph
 from adbench.deploy.parity import REFERENCE, Reference, parity
+from adbench.deploy.quantise import quantised, rule_again
 from adbench.deploy.reading import Reading, shrunk
 from adbench.deploy.runtime import SUMS, file_sha256, opened_export
 from adbench.deploy.settings import ExportKeys
@@ -69,13 +70,14 @@ def export(
             traced = Path(temporary) / "traced.onnx"
             write_onnx(graph, traced, reading, keys.input)
             if keys.precision == "int8":
-                from adbench.deploy.quantise import quantised
-
                 quantised(traced, _normals(data), keys.input)
             _write_format(traced, path, card, keys)
         engine = opened_export(path, keys.threads)
         if keys.precision == "int8":
-            card = replace(card, rule=_again(engine, data, rule))
+            if data.val_samples:
+                plain = TorchEngine(detector, torch.device("cpu"))
+                again = rule_again(engine, plain, list(_normals(data)), rule, _unseen(config))
+                card = replace(card, rule=again)
             stamp(path, card)
             engine = opened_export(path, keys.threads)
         say(f"comparing {len(whole.labels)} test pictures with the detector")
@@ -339,14 +341,10 @@ def _normals(data: DataModule) -> Iterator[NDArray[np.uint8]]:
         yield np.stack(pictures(batch.image))
 
 
-def _again(engine: Any, data: DataModule, rule: Rule) -> Rule:
-    """Return the rule that the held-out normals give to a quantised file, at the same rate."""
-    rate = rule.stored.threshold.expected_false_alarm_rate
-    if not data.val_samples or rate is None:
-        return rule
-    scores = np.concatenate([engine(images)[0] for images in _normals(data)]).astype(np.float64)
-    stored = replace(rule.stored, scores=scores)
-    return Rule.of(stored.at(rate, f"{len(scores)} held-out normal images, quantised"))
+def _unseen(config: Mapping[str, Any]) -> bool:
+    """Whether the normals that are called held out were kept from the detector of the run."""
+    keys = settings(config)
+    return not (keys.threshold.folds or keys.train.refit)
 
 
 def versions() -> dict[str, str]:

@@ -16,11 +16,14 @@ import pytest
 import torch
 
 from adbench.data.fit import fitted, unfitted
+from adbench.deploy.decision import Rule
 from adbench.deploy.graph import Graph, into_working, out_of_working
 from adbench.deploy.onnx_file import check_onnx
+from adbench.deploy.quantise import rule_again
 from adbench.deploy.reading import Reading
 from adbench.deploy.torch_engine import as_input
 from adbench.errors import UserError
+from adbench.training.threshold import StoredThreshold, threshold_of
 from tests.e2e.verbs import environment
 from tests.toy.method import ToyDetector
 
@@ -209,3 +212,22 @@ def test_plain_torch_files_and_refusals(exported, here):
     refused = here("export", f"run={folder}", "precision=int8", "out=q", check=2)
     assert "no convolution" in refused.told
     assert "try" not in here("export", f"run={folder}", "format=tensorrt", check=2).told
+
+
+def test_thresholds_of_quantised_files():
+    """Held-out normals give one anew; normals that were trained on say by how much to move."""
+    crossed = np.array([1.0, 2.0, 3.0, 4.0])
+    rule = Rule.of(StoredThreshold(threshold_of(crossed, 0.25), crossed, None))
+    images = [np.zeros((2, 4, 4, 3), np.uint8), np.ones((1, 4, 4, 3), np.uint8)]
+
+    def plain(batch):
+        return batch[:, 0, 0, 0] * 0.1, None  # far below: the detector knows them
+
+    def engine(batch):
+        return plain(batch)[0] + 0.5, None
+
+    moved = rule_again(engine, plain, images, rule, unseen=False).stored
+    assert moved.threshold.value == pytest.approx(rule.stored.threshold.value + 0.5)
+    assert "moved by 0.5" in moved.threshold.source
+    anew = rule_again(engine, plain, images, rule, unseen=True).stored
+    assert sorted(anew.scores) == pytest.approx([0.5, 0.5, 0.6])
