@@ -224,12 +224,15 @@ class AnomalyModule(lightning.LightningModule):
         stage_folder: where the run's finished stages lie; set before ``prepare``.
         progress: returns the share of the training's budget that is spent, 0..1; set before
             the first step.
+        planned_steps: batches that the budget comes to; None where minutes alone bound it. Set
+            with ``progress``.
     """
 
     detector: Detector
     seed: int = 0
     stage_folder: Path | None = None
     progress: Callable[[], float] = staticmethod(lambda: 0.0)
+    planned_steps: int | None = None
 
     def requirements(self, train_images: int) -> Requirements:
         """Return what holds for a training set of ``train_images`` images."""

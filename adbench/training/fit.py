@@ -67,7 +67,7 @@ def fit(
     history = History(folder / "history.csv", log_to(logger), team)
     chosen = selections(datamodule, config, keys, folder, history, seal)
     budget = Budget(keys.train, len(datamodule.train_dataloader()), team.agreed)
-    module.progress = budget.fraction
+    module.progress, module.planned_steps = budget.fraction, budget.steps
     live = team.leads and not keys.plain and os.isatty(2)
     callbacks = [
         budget,

@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Method = Literal["patchcore", "padim", "stfpm", "supersimplenet"]
+Method = Literal[
+    "patchcore",
+    "padim",
+    "stfpm",
+    "supersimplenet",
+    "reverse_distillation",
+    "cflow",
+    "fastflow",
+    "draem",
+    "dinomaly",
+    "inp_former",
+    "efficient_ad",
+    "dsr",
+    "csflow",
+    "cfa",
+    "winclip",
+]
 
 
 @dataclass(frozen=True, slots=True)
