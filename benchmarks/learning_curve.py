@@ -180,11 +180,16 @@ def shown(values: Sequence[float]) -> str:
     return f"{mean(values):.3f} ± {stdev(values):.3f}"
 
 
+def in_order(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the numbers of pictures, ``all`` last."""
+    return sorted({row["shots"] for row in rows}, key=lambda s: 10**9 if s == "all" else int(s))
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return Markdown: a row a category, a column a number of pictures; mean ± deviation."""
     lines = []
     for preset, own in grouped(rows).items():
-        columns = list(dict.fromkeys(row["shots"] for row in rows))
+        columns = in_order(rows)
         lines += [f"| `{preset}` | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
         for category, found in own.items():
             cells = [shown(found[c]) if c in found else "-" for c in columns]

@@ -159,7 +159,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 
 def curve_picture(rows: Sequence[dict[str, Any]]) -> str:
     """Return an SVG: a line a category, means over draws, and a bar from least to best draw."""
-    columns = list(dict.fromkeys(row["shots"] for row in rows))
+    columns = _benchmark("learning_curve").in_order(rows)
     names = list(dict.fromkeys(row["category"] for row in rows))
 
     def x(shots: str) -> float:
