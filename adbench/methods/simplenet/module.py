@@ -65,6 +65,11 @@ class SimplenetModule(AnomalyModule):
             "adaptor and discriminator",
             "model.hidden",
         )
+        # Batch normalisation takes these biases out again: their gradient is rounding noise, which
+        # Adam would turn into steps, and running means that lag behind them would show them.
+        self.head.discriminator.hidden.bias.requires_grad_(False)
+        if self.head.adaptor is not None:
+            self.head.adaptor.bias.requires_grad_(False)
         self._cache: FeatureCache | None = None
         self._unit: Tensor | None = None
 
