@@ -88,13 +88,13 @@ def built(
     wrapped = CLASSES[method]
     made = getattr(module, wrapped.name)
     plain = None if backbone is None else backbone.partition(".")[0]  # some know no tags
-    own = {
+    own: dict[str, dict[str, Any]] = {
         "layers": {"backbone": plain, "layers": list(layers)},
         "network": {"backbone": plain},
         "vit": {"encoder_name": plain},
         "nothing": {},
-    }[wrapped.reads]
-    keys = {**own, **_OFF, **options}
+    }
+    keys = {**own[wrapped.reads], **_OFF, **options}
     if wrapped.sized:  # told by way of a pre-processor, which is taken away again
         keys["pre_processor"] = made.configure_pre_processor(size)
     with _without_downloads(weights):
