@@ -219,6 +219,9 @@ _SAID_APART = (
 def label_runs(runs: Sequence[RunFacts]) -> None:
     """Give every run the name of its method and the words that set it apart."""
     told = {run.id: _telling(run) for run in runs}
+    short = {run.id: [_shorter(word) for word in told[run.id]] for run in runs}
+    if len({tuple(words) for words in short.values()}) == len({tuple(w) for w in told.values()}):
+        told = short  # else they would no longer be told apart
     for run in runs:
         others = [told[each.id] for each in runs if each.model == run.model]
         shared = set.intersection(*map(set, others)) if others else set()
@@ -230,3 +233,12 @@ def _telling(run: RunFacts) -> list[str]:
     words = run.overrides[1:] if run.overrides[:1] == ["train"] else run.overrides
     kept = [w for w in words if "=" in w and not w.startswith(_SAID_APART)]
     return [w.removeprefix("model.").removeprefix("experiment=") for w in kept]
+
+
+def _shorter(word: str) -> str:
+    """Return KEY=VALUE with a long number in four digits: a search draws sixteen of them."""
+    key, sign, value = word.partition("=")
+    try:
+        return f"{key}{sign}{float(value):.4g}" if len(value) > 7 and "." in value else word
+    except ValueError:
+        return word

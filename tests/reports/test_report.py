@@ -3,6 +3,7 @@
 import csv
 import io
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from adbench.cli.main import main
 from adbench.reports.charts import Axis
+from adbench.reports.facts import label_runs
 from adbench.reports.intervals import interval, resampled_auroc, weighted_auroc
 from adbench.reports.leaderboard import printed
 from adbench.reports.pictures import encoded
@@ -63,6 +65,18 @@ def test_only_the_best_of_rows_of_the_same_categories_is_bold(tmp_path):
     board = page.partition('class="board')[2].partition("</table>")[0]
     assert "<b>0.9100</b>" not in board
     assert "<b>0.9900</b>" not in board  # nothing to be compared with
+
+
+def test_long_numbers_of_a_search_are_shortened_where_rows_stay_apart():
+    def run(name, word):
+        return SimpleNamespace(id=name, model="glass", overrides=["train", word], label="")
+
+    apart = [run("a", "model.gas.sigma=0.05102630490769"), run("b", "model.gas.sigma=1.24501")]
+    label_runs(apart)
+    assert [each.label for each in apart] == ["glass gas.sigma=0.05103", "glass gas.sigma=1.24501"]
+    near = [run("a", "model.gas.sigma=0.05102630"), run("b", "model.gas.sigma=0.05102631")]
+    label_runs(near)
+    assert len({each.label for each in near}) == 2
 
 
 def test_the_page_holds_everything_and_no_address(tmp_path):
