@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from presets import categories
+from presets import categories, processor
 
 import adbench
 from adbench.backbones.extractor import FeatureExtractor
@@ -146,7 +145,7 @@ def _store(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> Non
     arguments.store.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{_processor()}, {arguments.threads} thread(s)",
+        "machine": f"{processor()}, {arguments.threads} thread(s)",
         "versions": {"adbench": adbench.__version__, "torch": torch.__version__},
         "command": "python benchmarks/learning_curve.py --data ROOT "
         f"--presets {arguments.presets} --shots {arguments.shots} --draws {arguments.draws}"
@@ -154,14 +153,6 @@ def _store(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> Non
         "rows": list(rows),
     }
     arguments.store.write_text(json.dumps(document, indent=1) + "\n")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def grouped(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, list[float]]]]:

@@ -188,7 +188,7 @@ def _document(
     command += ["--speed", arguments.speed] if arguments.speed else []
     return {
         "date": date.today().isoformat(),
-        "machine": f"{_processor()}, {arguments.threads} thread(s)",
+        "machine": f"{processor()}, {arguments.threads} thread(s)",
         "command": shlex.join(command),
         "backbone": arguments.backbone,
         "categories": list(dict.fromkeys(cell.folder.name for cell in cells)),
@@ -217,7 +217,8 @@ def _speeds(cells: Sequence[Cell], arguments: argparse.Namespace) -> dict[str, d
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
