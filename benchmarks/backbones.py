@@ -2,11 +2,11 @@
 
     python benchmarks/backbones.py CATEGORY_FOLDER... --teacher resnet18.safetensors
 
-For every folder: bundled, teacher (where its file is given) and random weights, read at strides 8
-and 16, 3x3 average pooling, both maps joined at stride 8, a random tenth of the training patches
-(at most ``--bank``), distance to the nearest as score, Gaussian of sigma 4 at ``--side`` pixels,
-maximum as the image's score. Images are squashed to a square. Speed is the bare network at batch
-8, rounds of all networks in turn.
+For every folder: bundled, a clean network of its shape and a teacher (where their files are
+given), and random weights, read at strides 8 and 16, 3x3 average pooling, both maps joined at
+stride 8, a random tenth of the training patches (at most ``--bank``), distance to the nearest as
+score, Gaussian of sigma 4 at ``--side`` pixels, maximum as the image's score. Images are squashed
+to a square. Speed is the bare network at batch 8, rounds of all networks in turn.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     named = {"bundled": ("bundled", arguments.bundled)}
+    if arguments.clean:
+        named["clean"] = ("bundled", arguments.clean)
     if arguments.teacher:
         named["teacher"] = (arguments.teacher_name, arguments.teacher)
     if not arguments.no_random:
@@ -63,6 +65,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, help="CATEGORY with train/ and test/")
     parser.add_argument("--bundled", default=None, help="weights instead of the packaged ones")
+    parser.add_argument(
+        "--clean", default=None, help="weights of `adbench distill objective=dense`"
+    )
     parser.add_argument("--teacher", default=None, help="weights file of --teacher-name")
     parser.add_argument("--teacher-name", default="resnet18.tv_in1k", help="timm name")
     parser.add_argument("--no-random", action="store_true", help="leave out random weights")

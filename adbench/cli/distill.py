@@ -13,7 +13,7 @@ from adbench.config.typed import from_mapping
 from adbench.errors import UserError
 
 HELP = """usage: adbench distill teacher=FILE [steps=20000 folders=[...] folder=outputs/distill]
-       adbench distill objective=formula
+       adbench distill objective=dense minutes=60 lr=1e-3   (or formula: no teacher, no photograph)
 
 Trains adbench's own backbone from generated pictures and packaged photographs; the same command
 resumes. The last line is the weights file: use it as backbone=bundled backbone.weights=FILE.

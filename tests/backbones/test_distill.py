@@ -21,6 +21,7 @@ from adbench.backbones.distill.blocks import (
     untrained_student,
 )
 from adbench.backbones.distill.crops import CropSource
+from adbench.backbones.distill.dense import DenseDiscrimination, contrast
 from adbench.backbones.distill.distillation import Distillation
 from adbench.backbones.distill.formula import FormulaPretraining, class_member
 from adbench.backbones.distill.generated import MAKERS, generated_picture
@@ -127,14 +128,20 @@ def test_local_errors_fall(teacher_file, tmp_path):
     training = Distillation(recipe, tmp_path)
     training.prepare()
     batch = training.source.batch(0, 2)
-    before = sum(float(e) for e in training.losses(batch))
+    before = sum(float(e.detach()) for e in training.losses(batch))
     training.run(silent)
-    assert sum(float(e) for e in training.losses(batch)) < 0.7 * before
+    assert sum(float(e.detach()) for e in training.losses(batch)) < 0.7 * before
 
 
-@pytest.mark.parametrize("objective", ["distill", "formula"])
-def test_a_resumed_training_equals_an_uninterrupted_one(objective, teacher_file, tmp_path):
-    kind = Distillation if objective == "distill" else FormulaPretraining
+@pytest.mark.parametrize(
+    ("objective", "kind"),
+    [
+        ("distill", Distillation),
+        ("formula", FormulaPretraining),
+        ("dense", DenseDiscrimination),
+    ],
+)
+def test_a_resumed_training_equals_an_uninterrupted_one(objective, kind, teacher_file, tmp_path):
     keys = {"objective": objective, "teacher": str(teacher_file), "steps": 6, "classes": 3}
     recipe = Recipe(**keys, **TINY)
     whole = kind(recipe, tmp_path / "whole").run(silent)
@@ -145,6 +152,39 @@ def test_a_resumed_training_equals_an_uninterrupted_one(objective, teacher_file,
     first, second = load_file(whole), load_file(halves)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert {value.dtype for value in first.values()} == {torch.float16}
+
+
+def test_both_windows_show_the_same_where_they_overlap(tmp_path, monkeypatch):
+    monkeypatch.setattr("adbench.backbones.distill.dense._relit", lambda rng, window: window)
+    training = DenseDiscrimination(Recipe(objective="dense", **TINY), tmp_path)
+    training.prepare()
+    shifts = set()
+    for step in range(8):
+        first, second, (down, right) = training.windows(step)
+        assert torch.equal(first[..., down:, right:], second[..., : 32 - down, : 32 - right])
+        assert not down % 16
+        assert not right % 16
+        shifts.add((down, right))
+    assert len(shifts) > 2
+
+
+def test_equal_maps_have_less_contrast_than_turned_ones_and_neighbours_do_not_count():
+    maps = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert float(contrast(maps, maps)) < 0.1
+    assert float(contrast(maps, maps.flip(0))) > 3
+    twins = maps.clone()
+    twins[:, :, :, 1::2] = twins[:, :, :, ::2]  # each cell beside its double
+    assert float(contrast(twins, twins)) < 0.1
+
+
+def test_positions_are_learned(tmp_path):
+    recipe = Recipe(objective="dense", steps=40, lr=1e-3, **TINY)
+    training = DenseDiscrimination(recipe, tmp_path)
+    training.prepare()
+    batch = training.windows(0)
+    before = sum(float(e.detach()) for e in training.losses(batch))
+    training.run(silent)
+    assert sum(float(e.detach()) for e in training.losses(batch)) < 0.8 * before
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):

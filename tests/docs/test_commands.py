@@ -100,7 +100,8 @@ def tiny(words):
     return [w for w in more if w.partition("=")[0] not in own]
 
 
-REAL = [c for c in COMMANDS if c.verb in ("train", "predict", "test", "report", "export", "data")]
+RUN = ("train", "predict", "test", "report", "export", "data", "sweep", "benchmark", "reproduce")
+REAL = [c for c in COMMANDS if c.verb in RUN]  # tests/deploy starts the services
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,13 @@ def test_commands_run_with_a_tiny_budget(command, place):
         pytest.skip("needs a camera, a line or a data set")
     if "--config-dir" in words:
         words[words.index("--config-dir") + 1] = str(EXAMPLE / "conf")
-    more = tiny(words) if command.verb == "train" else []
+    more = tiny(words) if command.verb in ("train", "sweep") else []
+    if command.verb == "sweep":  # two values of a key are enough
+        words = [w if "[" in w else ",".join(w.split(",")[:2]) for w in words]
+        words = [re.sub(r"(trials)=\d+", r"\1=2", w) for w in words]
+    if command.verb == "reproduce":  # tests/reports runs one; the page's data are not here
+        named = {w.partition("=")[0] for w in words}
+        more = [w for w in ("plan=true",) if w.partition("=")[0] not in named]
     weights = {"HF_HUB_OFFLINE": "1", "ADBENCH_CACHE": str(place / "cache")}
     path = f"{REPOSITORY}:{EXAMPLE}"
     done = process(command.verb, *words, *more, cwd=place, timeout=800, PYTHONPATH=path, **weights)

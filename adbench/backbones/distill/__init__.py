@@ -28,15 +28,20 @@ def distill(
     Raises:
         UserError: a key, file or folder that does not fit, or another process writes the folder.
     """
+    from adbench.backbones.distill.dense import DenseDiscrimination
     from adbench.backbones.distill.distillation import Distillation
     from adbench.backbones.distill.formula import FormulaPretraining
     from adbench.backbones.distill.recipe import recipe_from
-    from adbench.backbones.distill.training import check_claim
+    from adbench.backbones.distill.training import Training, check_claim
     from adbench.runs.alone import written_alone
 
     recipe = recipe_from(config)
     target = Path(folder).expanduser()
-    kind = Distillation if recipe.objective == "distill" else FormulaPretraining
+    kinds: dict[str, type[Training]] = {
+        "distill": Distillation,
+        "formula": FormulaPretraining,
+        "dense": DenseDiscrimination,
+    }
     check_claim(target)
     with written_alone(target, "folder"):
-        return kind(recipe, target, device=device, bfloat16=bfloat16).run(say)
+        return kinds[recipe.objective](recipe, target, device=device, bfloat16=bfloat16).run(say)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from adbench.backbones.distill.generated import generated_picture
 from adbench.backbones.distill.photographs import loaded_photographs
 
+Batch = TypeVar("Batch")
 CANVAS = 320
 _VALIDATION = 1 << 40  # pictures and draws beyond this number are never trained on
 
@@ -43,21 +44,20 @@ class CropSource:
         folders: Sequence[str | Path] = (),
     ) -> None:
         self.seed, self.side, self.share = seed, side, photographs
-        self.generated = _canvases(seed, 0, canvases)
+        self.generated = generated_canvases(seed, canvases)
         self.photographs = loaded_photographs(folders, CANVAS) if photographs > 0 else []
 
     def batch(self, step: int, size: int) -> Tensor:
         """Return batch ``step``: [size, 3, side, side] float32 in 0..1."""
-        crops = [self._crop(np.random.default_rng([self.seed, step, row])) for row in range(size)]
-        stacked = torch.from_numpy(np.stack(crops))
-        return stacked.permute(0, 3, 1, 2).to(torch.float32).div_(255.0).contiguous()
+        return stacked(
+            [self._crop(np.random.default_rng([self.seed, step, row])) for row in range(size)]
+        )
 
     def validation(self, size: int) -> Tensor:
         """Return crops of generated pictures that no training batch shows."""
-        fresh = _canvases(self.seed, _VALIDATION, size)
+        fresh = generated_canvases(self.seed, size, _VALIDATION)
         rng = np.random.default_rng([self.seed, _VALIDATION])
-        crops = np.stack([augmented(rng, picture, self.side) for picture in fresh])
-        return torch.from_numpy(crops).permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
+        return stacked([augmented(rng, picture, self.side) for picture in fresh])
 
     def _crop(self, rng: Generator) -> NDArray[np.uint8]:
         photograph = bool(self.photographs) and rng.random() < self.share
@@ -65,17 +65,29 @@ class CropSource:
         return augmented(rng, pictures[rng.integers(len(pictures))], self.side)
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[Tensor]:
-        """Yield batches ``start`` to ``stop``, one made ahead while the last is used."""
-        with ThreadPoolExecutor(1) as pool:
-            waiting: list[Future[Tensor]] = []
-            for step in range(start, stop):
-                while len(waiting) < 3 and step + len(waiting) < stop:
-                    waiting.append(pool.submit(self.batch, step + len(waiting), size))
-                yield waiting.pop(0).result()
+        """Yield batches ``start`` to ``stop``; see ``made_ahead``."""
+        return made_ahead(lambda step: self.batch(step, size), start, stop)
 
 
-def _canvases(seed: int, first: int, count: int) -> list[NDArray[np.uint8]]:
+def made_ahead(make: Callable[[int], Batch], start: int, stop: int) -> Iterator[Batch]:
+    """Yield ``make(step)`` for each step, the next ones made while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[Future[Batch]] = []
+        for step in range(start, stop):
+            while len(waiting) < 3 and step + len(waiting) < stop:
+                waiting.append(pool.submit(make, step + len(waiting)))
+            yield waiting.pop(0).result()
+
+
+def generated_canvases(seed: int, count: int, first: int = 0) -> list[NDArray[np.uint8]]:
+    """Return ``count`` generated pictures of side ``CANVAS``, from number ``first`` on."""
     return [generated_picture(seed, first + number, CANVAS) for number in range(count)]
+
+
+def stacked(crops: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Return crops [side, side, 3] uint8 as [B, 3, side, side] float32 in 0..1."""
+    together = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+    return together.to(torch.float32).div_(255.0).contiguous()
 
 
 def augmented(
@@ -84,7 +96,17 @@ def augmented(
     side: int,
     zoom: tuple[float, float] = (0.6, 2.2),
 ) -> NDArray[np.uint8]:
-    """Return one crop: scale, turn, flip and shift in one warp, then colour.
+    """Return one crop: ``warped``, then recoloured."""
+    return _recoloured(rng, warped(rng, picture, side, zoom))
+
+
+def warped(
+    rng: Generator,
+    picture: NDArray[np.uint8],
+    side: int,
+    zoom: tuple[float, float] = (0.6, 2.2),
+) -> NDArray[np.uint8]:
+    """Return one crop: scale, turn, flip and shift in one warp.
 
     Args:
         picture: [H, W, 3].
@@ -104,7 +126,7 @@ def augmented(
     )
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
-    return _recoloured(rng, crop)
+    return np.asarray(crop, dtype=np.uint8)
 
 
 def _recoloured(rng: Generator, crop: NDArray[Any]) -> NDArray[np.uint8]:

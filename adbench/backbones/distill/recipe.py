@@ -18,7 +18,8 @@ class Recipe:
 
     Attributes:
         objective: ``distill`` imitates the teacher's stages; ``formula`` classifies fractals made
-            from formulas, which needs neither teacher nor photographs.
+            from formulas, ``dense`` tells positions of generated pictures apart: these need neither
+            teacher nor photographs.
         teacher: weights of a ResNet-18 under timm's or torchvision's names, to layer3.
         start: weights file of the bundled network to begin with (formula, then distill).
         steps: optimiser steps of the whole training.
@@ -29,11 +30,12 @@ class Recipe:
         folders: folders of further photographs.
         canvases: generated pictures kept in memory (307 kB each), from which crops are drawn.
         classes: fractal classes of ``formula`` (614 kB each).
-        lr, lr_joint: peak learning rates of the local phase (or ``formula``) and of the joint one.
+        lr, lr_joint: peak learning rates of the local phase (or of ``formula`` and ``dense``) and
+            of the joint one.
         ema: decay of the averaged weights, which are what is stored.
     """
 
-    objective: Literal["distill", "formula"] = "distill"
+    objective: Literal["distill", "formula", "dense"] = "distill"
     teacher: str | None = None
     start: str | None = None
     steps: Count = 20000
@@ -53,7 +55,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.objective == "distill" and not self.teacher:
             raise UserError(
-                "teacher= is missing: a file of ResNet-18 weights, or objective=formula"
+                "teacher= is missing: a file of ResNet-18 weights, or objective=dense or formula"
             )
         if self.side % 16:
             raise UserError(f"side={self.side}: a multiple of 16 is expected")
