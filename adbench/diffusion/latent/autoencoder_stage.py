@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adbench.diffusion.checkpoint import Stateful, restored_step, save_training
-from adbench.diffusion.latent.autoencoders import FACTOR, PatchPca, SmallAutoencoder
+from adbench.diffusion.latent.autoencoders import PatchPca, SmallAutoencoder
 from adbench.diffusion.latent.base import Damage, Features
 from adbench.diffusion.latent.preservation import measure, write_report
 from adbench.runs.stages import Stage, StageContext
@@ -93,7 +93,8 @@ def fit_autoencoder(
     on where its last checkpoint was: what a step draws follows from its number.
     """
     if isinstance(model.autoencoder, PatchPca):
-        patches = _patches(context.datamodule, synthesis, model.keys.autoencoder.damaged, seed)
+        share = model.keys.autoencoder.damaged
+        patches = _patches(model.autoencoder, context.datamodule, synthesis, share, seed)
         variances = model.autoencoder.fit(patches.to(device))
         kept = float(variances[: model.channels].sum() / variances.sum())
         context.say(f"autoencoder: {model.channels} components keep {kept:.2%} of the variance")
@@ -213,14 +214,20 @@ def _cropped(image: Tensor, crop: int | None, rng: np.random.Generator) -> Tenso
     return torch.cat(parts)
 
 
-def _patches(datamodule: DataModule, synthesis: Damage | None, share: float, seed: int) -> Tensor:
-    """Return at most ``_PATCHES`` patches [N, 192] in -1..1 of normal and damaged images."""
+def _patches(
+    autoencoder: PatchPca,
+    datamodule: DataModule,
+    synthesis: Damage | None,
+    share: float,
+    seed: int,
+) -> Tensor:
+    """Return at most ``_PATCHES`` patches [N, 192] of normal and damaged images in -1..1."""
     generator = torch.Generator().manual_seed(seed)
     each = max(1, _PATCHES // max(1, len(datamodule.train_samples)))
     found = []
     for batch in datamodule.train_batches():
         image = _damaged(batch.image, batch.index, synthesis, share, generator) * 2 - 1
-        rows = F.pixel_unshuffle(image, FACTOR).flatten(2).mT
+        rows = autoencoder.folded(image).flatten(2).mT
         for row in rows:
             found.append(row[torch.randperm(len(row), generator=generator)[:each]])
     return torch.cat(found)

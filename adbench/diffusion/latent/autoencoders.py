@@ -1,4 +1,4 @@
-"""Autoencoders that shrink a picture eightfold: a small convolutional one, patch PCA, a control."""
+"""Autoencoders that shrink a picture eightfold: convolutional, principal components, a control."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adbench.diffusion.latent.lapped import lapped, unlapped
 from adbench.diffusion.latent.settings import GROUPS, AutoencoderKeys
 
 FACTOR = 8
@@ -140,6 +141,14 @@ class PatchPca(Autoencoder):
         self.register_buffer("mean", torch.zeros(_PATCH))
         self.register_buffer("basis", torch.eye(keys.channels, _PATCH))
 
+    def folded(self, image: Tensor) -> Tensor:
+        """Return the patches [B, 192, H/8, W/8] of images [B, 3, H, W]."""
+        return F.pixel_unshuffle(image, FACTOR)
+
+    def unfolded(self, patches: Tensor) -> Tensor:
+        """Return the images that ``folded`` makes ``patches`` of."""
+        return F.pixel_shuffle(patches, FACTOR)
+
     def fit(self, patches: Tensor) -> Tensor:
         """Take mean and leading components of ``patches`` [N, 192]; return all variances [192]."""
         rows = patches.double()
@@ -151,17 +160,30 @@ class PatchPca(Autoencoder):
         return variances.flip(0)
 
     def posterior(self, image: Tensor) -> Posterior:
-        patches = F.pixel_unshuffle(image, FACTOR) - self.mean[:, None, None]
+        patches = self.folded(image) - self.mean[:, None, None]
         mean = torch.einsum("cp,bphw->bchw", self.basis, patches)
         return Posterior(mean, torch.full_like(mean, _LOGVAR[0]))
 
     def decode(self, latent: Tensor) -> Tensor:
         patches = torch.einsum("cp,bchw->bphw", self.basis, latent)
-        return F.pixel_shuffle(patches + self.mean[:, None, None], FACTOR)
+        return self.unfolded(patches + self.mean[:, None, None])
+
+
+class LappedPca(PatchPca):
+    """The same of lapped coefficients: a cell's error fades into its neighbours, no block ends."""
+
+    def folded(self, image: Tensor) -> Tensor:
+        return lapped(image)
+
+    def unfolded(self, patches: Tensor) -> Tensor:
+        return unlapped(patches)
+
+
+_KINDS = {"small": SmallAutoencoder, "pca": PatchPca, "lapped": LappedPca}
 
 
 def autoencoder_of(keys: AutoencoderKeys) -> Autoencoder:
     """Return the untrained autoencoder that ``keys`` describe."""
     if keys.kind == "unshuffle":
         return Unshuffle()
-    return PatchPca(keys) if keys.kind == "pca" else SmallAutoencoder(keys)
+    return _KINDS[keys.kind](keys)

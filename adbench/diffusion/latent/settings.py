@@ -19,7 +19,8 @@ class AutoencoderKeys:
 
     Attributes:
         kind: ``small`` (convolutional, trained), ``pca`` (of 8 x 8 patches, linear, fitted in
-            seconds) or ``unshuffle`` (lossless, 192 channels: a control).
+            seconds), ``lapped`` (the same of 16 x 16 patches that overlap: no block edges) or
+            ``unshuffle`` (lossless, 192 channels: a control).
         channels: of the latent; ``unshuffle`` has 192 whatever is said.
         widths: channels at a quarter and at an eighth of the picture's side.
         blocks: residual blocks a level.
@@ -31,7 +32,7 @@ class AutoencoderKeys:
         kl: weight of the divergence of the posterior from a unit normal distribution.
     """
 
-    kind: Literal["small", "pca", "unshuffle"] = "small"
+    kind: Literal["small", "pca", "lapped", "unshuffle"] = "small"
     channels: Annotated[int, Within(1, 192)] = 8
     widths: tuple[Channels, Channels] = (32, 64)
     blocks: Annotated[int, Within(1, 16)] = 2
