@@ -7,6 +7,8 @@ Every cell is `adbench train experiment=PRESET dataset.shots=K seed=DRAW ...` wi
 its own: what is finished is not run again. A draw is a seed: it chooses the pictures. `all` holds
 every good picture and is run once. A preset with `+KEY=VALUE` behind it is that preset so changed.
 
+``--store FILE`` keeps the rows beside those of earlier calls.
+
 Networks are frozen in patchcore and its kin: with --remember the maps of a picture are computed
 once for all cells and kept in memory (the same numbers: nothing but the network's passes is saved).
 Test pictures of every draw are the same ones, all of the category's; masks are not read, since
@@ -28,6 +30,7 @@ from typing import Any
 
 import torch
 from presets import categories, processor
+from stored import store
 
 import adbench
 from adbench.backbones.extractor import FeatureExtractor
@@ -142,7 +145,6 @@ def _remembered(wanted: bool) -> Iterator[None]:
 def _store(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> None:
     if arguments.store is None:
         return
-    arguments.store.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{processor()}, {arguments.threads} thread(s)",
@@ -152,7 +154,7 @@ def _store(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> Non
         f"{' --remember' if arguments.remember else ''}",
         "rows": list(rows),
     }
-    arguments.store.write_text(json.dumps(document, indent=1) + "\n")
+    store(arguments.store, document, ("preset", "category", "shots", "seed"))
 
 
 def grouped(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, list[float]]]]:

@@ -8,8 +8,8 @@ of its own: what is finished is not run again, what was interrupted goes on. ROO
 in MVTec layout, at any depth. A variant is a preset with overrides:
 `patchcore_cpu+model.bank=1000`. Minutes are those of the processor, all phases and the threshold
 included: on a busy machine the clock says nothing. ``--speed CATEGORY`` times the detectors of one
-category on a quiet machine; ``--store FILE`` keeps everything as JSON, from which `python -m
-docs.generate` makes the pages.
+category on a quiet machine; ``--store FILE`` keeps everything as JSON, beside what earlier calls
+put there, from which `python -m docs.generate` makes the pages.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from presets_page import Row, table
+from stored import store
 
 PRESETS = (
     "patchcore_cpu",
@@ -71,9 +72,8 @@ def main() -> int:
     rows = [row for cell in cells if (row := figures(cell, arguments.root))]
     print(table(rows))
     if arguments.store:
-        arguments.store.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(_document(rows, cells, arguments), indent=1)
-        arguments.store.write_text(text + "\n")
+        key = ("preset", "category", "seed")
+        store(arguments.store, _document(rows, cells, arguments), key)
     return 1 if failed else 0
 
 

@@ -44,11 +44,16 @@ def pages() -> dict[Path, str]:
         document = json.loads(PRESETS.read_text("utf-8"))
         made = _benchmark("presets_page")
         found[DOCS / "presets.md"] = made.page(document)
-        told = f"{document['date']}, {document['machine']}; `{document['command']}`."
+        told = f"{document['date']}, {document['machine']}; {_commands(document)}."
         found[DOCS / "which.md"] = between(
             (DOCS / "which.md").read_text("utf-8"), "presets", made.choice_table(document), told
         )
     return found
+
+
+def _commands(document: dict[str, Any]) -> str:
+    """Return the calls that filled a file of results, as the pages show them."""
+    return "; ".join(f"`{line}`" for line in document["command"].split("\n"))
 
 
 def _benchmark(name: str) -> Any:
@@ -147,7 +152,7 @@ def with_curve(page: str, document: dict[str, Any]) -> str:
         page,
         "learning curve",
         _benchmark("learning_curve").table(document["rows"]).strip(),
-        f"{document['date']}, {document['machine']}, {versions}; `{document['command']}`.",
+        f"{document['date']}, {document['machine']}, {versions}; {_commands(document)}.",
         "![image AUROC over the number of good pictures](learning_curve.svg)",
     )
 

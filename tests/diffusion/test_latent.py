@@ -9,7 +9,6 @@ import torch
 
 from adbench.diffusion.latent.autoencoder_stage import gradient_error
 from adbench.diffusion.latent.autoencoders import (
-    PatchPca,
     Posterior,
     SmallAutoencoder,
     Unshuffle,
@@ -35,12 +34,12 @@ def test_the_control_loses_nothing():
     assert torch.equal(model.decode(latent), image)
 
 
+@pytest.mark.parametrize("kind", ["pca", "lapped"])
 @pytest.mark.parametrize("channels", [1, 16, 192])
-def test_components_lose_the_discarded_variance(channels):
+def test_components_lose_the_discarded_variance(kind, channels):
     image = drawn(40, 3, 16, 16)
-    model = PatchPca(AutoencoderKeys(kind="pca", channels=channels))
-    patches = torch.nn.functional.pixel_unshuffle(image, 8).permute(0, 2, 3, 1).reshape(-1, 192)
-    variances = model.fit(patches)
+    model = autoencoder_of(AutoencoderKeys(kind=kind, channels=channels))
+    variances = model.fit(model.folded(image).permute(0, 2, 3, 1).reshape(-1, 192))
     lost = (model.decode(model.encode(image)) - image).square().mean() * 192
     assert float(lost) == pytest.approx(float(variances[channels:].sum()), rel=1e-3, abs=1e-4)
 
@@ -83,7 +82,7 @@ def stages_of(model):
     )
 
 
-@pytest.mark.parametrize("kind", ["small", "pca", "unshuffle"])
+@pytest.mark.parametrize("kind", ["small", "pca", "lapped", "unshuffle"])
 def test_the_stage_measures_what_is_preserved(kind, datamodule, tmp_path):  # noqa: F811
     model, said = diffusion(kind), []
     run_stages(stages_of(model), tmp_path, datamodule, say=said.append)
