@@ -55,6 +55,7 @@ def main() -> None:
         for folder in arguments.folders
         for name, figures in compared(folder, networks, arguments).items()
     ]
+    rows += means(rows)
     if arguments.markdown:
         print(markdown_table(rows))
     else:
@@ -185,6 +186,18 @@ def images_per_second(
 
 
 Row = tuple[str, str, dict[str, float | None], float]
+
+
+def means(rows: Sequence[Row]) -> list[Row]:
+    """Return a row a network: the means of what its folders have; none for a single folder."""
+    folders = {row[0] for row in rows}
+    found = []
+    for name in dict.fromkeys(row[1] for row in rows if len(folders) > 1):
+        own = [row for row in rows if row[1] == name]
+        known = {key: [row[2][key] for row in own if row[2][key] is not None] for key in own[0][2]}
+        figures = {key: float(np.mean(values)) if values else None for key, values in known.items()}
+        found.append((f"mean of {len(own)}", name, figures, own[0][3]))
+    return found
 
 
 def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
