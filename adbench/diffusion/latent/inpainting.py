@@ -52,7 +52,6 @@ def inpainted(
     clamp: float | None = 6.0,
     start: Tensor | None = None,
     strength: float = 1.0,
-    temperature: float = 1.0,
 ) -> Tensor:
     """Return latents [B, C, h, w] with the clusters' defects at the masks (blended latents).
 
@@ -67,8 +66,6 @@ def inpainted(
         clamp: of the clean estimate, in deviations; None leaves it.
         start: latents whose noisy form the walk begins from; None begins from noise alone.
         strength: share of the levels that the walk descends from there.
-        temperature: times the deviation of the noise that becomes the defects; below 1 draws come
-            nearer to their mean, smoother and more alike.
     """
     model = painter.model
     signal = model.schedule.alphas_cumprod
@@ -80,7 +77,7 @@ def inpainted(
     context = torch.cat(contexts)
     top = len(signal) - 1 if start is None else max(1, round(strength * (len(signal) - 1)))
     levels = torch.linspace(top, 0, steps).round().long().tolist()
-    z = temperature * _normal(clean, generator)
+    z = _normal(clean, generator)
     if start is not None:
         z = _at(start, float(signal[top]), z)
     for number, level in enumerate(levels):
@@ -99,7 +96,7 @@ def inpainted(
         sigma = eta * ((1 - after) / (1 - here) * (1 - here / after)) ** 0.5
         z = after**0.5 * x0 + max(1 - after - sigma**2, 0.0) ** 0.5 * eps
         if sigma:
-            z = z + temperature * sigma * _normal(clean, generator)
+            z = z + sigma * _normal(clean, generator)
     return blend * z + (1 - blend) * clean
 
 

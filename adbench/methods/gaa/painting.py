@@ -147,7 +147,6 @@ class PaintMaker:
             clamp=6.0 if isinstance(model, ScratchDiffusion) else None,
             start=self._encoded(pasted, windows) if self.keys.strength < 1 else None,
             strength=self.keys.strength,
-            temperature=self.keys.temperature,
         )
         made = (model.decode(latent).clamp(0, 1) * 255).round().to(torch.uint8)
         return list(made.permute(0, 2, 3, 1).cpu().numpy())

@@ -195,7 +195,6 @@ class GenerateKeys:
         steps, eta, guidance: of the sampler (DDIM).
         strength: share of the noise levels that painting descends; below 1 it begins from the
             pasted real component under that much noise, at 1 from noise alone (paper).
-        temperature: times the deviation of the noise that becomes the defects (ours); 1 as trained.
         composite: ``pixel`` (the canvas is untouched outside the mask but for a feather),
             ``latent`` (blended at latent size only) or ``none`` (the network's picture).
         blend: of real components: ``feather`` or ``poisson``.
@@ -210,7 +209,6 @@ class GenerateKeys:
     eta: Share = 1.0
     guidance: Annotated[float, Within(0, 100)] = 2.0
     strength: Annotated[float, Within(0, 1, above=True)] = 1.0
-    temperature: Annotated[float, Within(0, 2)] = 1.0
     composite: Literal["pixel", "latent", "none"] = "pixel"
     blend: Literal["feather", "poisson"] = "feather"
     feather: Annotated[int, Within(0, 64)] = 2
