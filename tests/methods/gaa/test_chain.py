@@ -217,7 +217,7 @@ def test_a_small_diffusion_model_paints_from_scratch(data, tmp_path):
         *SHRINK,
         "dataset.image_size=64",
         "diffusion=scratch",
-        "diffusion.autoencoder.kind=pca",
+        "diffusion.autoencoder.kind=lapped",
         "diffusion.network.widths=[8,16]",
         "diffusion.network.attention=[1]",
         "diffusion.network.head=8",
