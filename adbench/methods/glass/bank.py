@@ -15,7 +15,7 @@ from adbench.methods.base import seeded_generator
 from adbench.methods.coreset import greedy_coreset, projected
 from adbench.methods.nearest import Bank, chunked_nearest
 
-FLOOR = 0.01  # variances below this share of the largest count as that much
+FLOOR = 0.1  # variances below this share of the largest count as that much
 _CANDIDATES = 1 << 18  # most features the coreset is chosen from
 _LOOKED_AT = 16  # normal images by which the maps are brought to one scale
 _PROJECTION = 128
