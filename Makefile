@@ -58,7 +58,7 @@ test-lowest: ## the lowest versions that pyproject.toml promises, in .venv-lowes
 	$(PYTHON) -m tests.release.lowest $(LOWEST_EXTRAS) > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet -c .venv-lowest/lowest.txt -e '.[export,search,serve,tensorboard]' \
 	  pytest pytest-timeout hypothesis 'scikit-image>=0.25'
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -m 'not slow' $(LOWEST_TESTS)
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -m 'not slow and not long' $(LOWEST_TESTS)
 
 wheel: $(STAMP) ## build wheel and sdist into dist/
 	$(BIN)/python -m build

@@ -17,6 +17,8 @@ from adbench.diffusion.latent.tokens import MaskEncoder, TokenBank
 from adbench.diffusion.schedule import entries, noised
 from adbench.errors import UserError
 
+_SPREAD = (-5.0, 1.5)
+
 
 class DirectConditioning(Conditioning):
     """A U-Net of its own on noisy latent, known surroundings and mask, attending to the tokens.
@@ -25,7 +27,10 @@ class DirectConditioning(Conditioning):
 
     What is painted is the difference to a smooth filling of the mask from around it, and the
     network is preconditioned by the deviation of every channel of that difference
-    (``preconditioning``): untrained, it paints what has the right deviation already.
+    (``preconditioning``): untrained, it paints what has the right deviation already. It says mean
+    and deviation of that difference, cell by cell, and the best linear estimate follows: a small
+    network need not carry the noise of every channel through itself to take it away where a
+    defect is smooth.
 
     Args:
         model: the trained autoencoder, schedule and the keys of the network; its ``prediction``
@@ -77,7 +82,24 @@ class DirectConditioning(Conditioning):
         folded = F.pixel_unshuffle(mask.float(), self.model.factor)
         inputs = torch.cat([apart, base / self.deviation, area, folded], 1)
         found: Tensor = self.network(inputs, time, encoder_hidden_states=context).sample
-        return found.float()
+        mean, spread = found.float().chunk(2, dim=1)
+        return self._told(latent - a.sqrt() * base, time, mean, spread)
+
+    def _told(self, apart: Tensor, time: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+        """Return what the estimate by ``mean`` and ``spread`` adds to that of all channels' own.
+
+        Args:
+            apart: noisy difference to the filling, [B, C, h, w].
+            mean: of the clean difference, in deviations of its channel.
+            spread: logarithm of its deviation in those.
+        """
+        signal = entries(self.model.schedule.alphas_cumprod, time, apart)
+        centre = mean * self.deviation
+        own = self.deviation * spread.clamp(*_SPREAD).exp()
+        gain = signal.sqrt() * own**2 / (signal * own**2 + 1 - signal)
+        clean = centre + gain * (apart - signal.sqrt() * centre)
+        _, skip, out = self._factors(time)
+        return (clean - skip * apart) / out
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor, mask: Tensor) -> Tensor:
         _, skip, out = self._factors(time)
@@ -110,7 +132,10 @@ def filled(values: Tensor, known: Tensor) -> Tensor:
 
 
 def direct_unet(model: ScratchDiffusion, width: int) -> nn.Module:
-    """Return a U-Net with cross-attention at the levels of ``diffusion.network.attention``."""
+    """Return a U-Net with cross-attention at the levels of ``diffusion.network.attention``.
+
+    Of its channels the first half are means, the others logarithms of deviations.
+    """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     keys = model.keys.network
@@ -120,7 +145,7 @@ def direct_unet(model: ScratchDiffusion, width: int) -> nn.Module:
     ]
     network = UNet2DConditionModel(
         in_channels=2 * model.channels + 1 + model.factor**2,
-        out_channels=model.channels,
+        out_channels=2 * model.channels,
         block_out_channels=tuple(keys.widths),
         down_block_types=tuple(down),
         up_block_types=tuple(name.replace("Down", "Up") for name in reversed(down)),
