@@ -141,16 +141,30 @@ CASES = {
 }
 
 
+@pytest.fixture
+def exact(request, monkeypatch):
+    """ULSAD in float64: its norms of four tiny images magnify the rounding of float32 by some draws
+    of the weights, so that one in four failed; the mathematics is what is asked about."""
+    usual = torch.get_default_dtype()
+    if request.getfixturevalue("case") == "ulsad":
+        monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        torch.set_default_dtype(torch.float64)
+    yield torch.get_default_dtype()
+    torch.set_default_dtype(usual)
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_two_halves_give_the_gradients_of_the_whole(case, data, tmp_path):  # noqa: F811
+def test_two_halves_give_the_gradients_of_the_whole(case, exact, data, tmp_path):  # noqa: F811
+    torch.manual_seed(0)
     config = configured(case.split(",")[0], data, tmp_path, *CASES[case])
     keys = settings(config)
     datamodule = build_datamodule(keys, read_samples(keys.dataset, ["nut"]))
     module = build_module(config, keys)
     module.prepare(datamodule.without_test())
-    module.train()
+    module.to(exact).train()
     index = torch.tensor([3, 1, 4, 0])
     batch = next(iter(datamodule.train_batches(6)))
+    batch.image = batch.image.to(exact)
     whole = gradients(copy.deepcopy(module), picked(batch, index))
 
     def work(rank):

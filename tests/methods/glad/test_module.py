@@ -217,7 +217,7 @@ def test_without_held_out_images_nothing_is_trained(backbone, datamodule, tmp_pa
         ("diffusion.network.attention=[5]", "there are 3 levels"),
         ("diffusion.network.head=48", "does not divide"),
         ("diffusion.autoencoder.crop=100", "a multiple of 8"),
-        ("diffusion.autoencoder.kind=vae", "choose one of small, pca, unshuffle"),
+        ("diffusion.autoencoder.kind=vae", "choose one of small, pca, lapped, unshuffle"),
     ],
 )
 def test_impossible_keys_are_one_line(override, message):
