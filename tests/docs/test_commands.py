@@ -113,6 +113,7 @@ def place(trained, tmp_path_factory):  # noqa: F811
     tree = tiny_data(root / "parts" / "tree", side=64)
     for name, source in (("good", "train/good"), ("bad", "test/spot"), ("worse", "test/spot")):
         shutil.copytree(tree / "nut" / source, root / "parts" / name)
+    shutil.copytree(tree / "nut", root / "mvtec" / "bottle")
     masks = tree / "nut" / "ground_truth" / "spot"
     shutil.copytree(masks, root / "parts" / "masks")
     rows = [f"good/{path.name},train,0" for path in sorted((root / "parts/good").iterdir())]
@@ -135,7 +136,8 @@ def test_commands_run_with_a_tiny_budget(command, place):
     if command.verb == "sweep":  # two values of a key are enough
         words = [w if "[" in w else ",".join(w.split(",")[:2]) for w in words]
         words = [re.sub(r"(trials)=\d+", r"\1=2", w) for w in words]
-    if command.verb == "reproduce":  # tests/reports runs one; the page's data are not here
+    if command.verb == "reproduce":  # planned only: tests/reports runs one
+        words = ["dataset.root=mvtec" if w == "dataset.root=RUN" else w for w in words]
         named = {w.partition("=")[0] for w in words}
         more = [w for w in ("plan=true",) if w.partition("=")[0] not in named]
     weights = {"HF_HUB_OFFLINE": "1", "ADBENCH_CACHE": str(place / "cache")}
