@@ -40,6 +40,7 @@ def main() -> None:
     for folder in arguments.folders:
         if folder.name not in kept:
             kept[folder.name] = accuracy(network, folder, sizes, arguments)
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(kept))
         print(f"{folder.name}: {kept[folder.name]}", flush=True)
     print(markdown(kept, sizes, speed(network, sizes, arguments)))
@@ -55,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=10**6, help="most training pictures read")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="of the timing")
-    parser.add_argument("--out", type=Path, default=Path("bank_sizes.json"), help="what is done")
+    parser.add_argument("--out", type=Path, default=Path("outputs/bank_sizes.json"), help="what is done")
     return parser.parse_args()
 
 
