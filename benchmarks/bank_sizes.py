@@ -56,7 +56,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=10**6, help="most training pictures read")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="of the timing")
-    parser.add_argument("--out", type=Path, default=Path("outputs/bank_sizes.json"), help="what is done")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/bank_sizes.json"), help="what is done"
+    )
     return parser.parse_args()
 
 
