@@ -188,7 +188,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             cells = [shown(found[c]) if c in found else "-" for c in columns]
             lines.append(f"| {category} | {' | '.join(cells)} |")
         whole = [n for n, found in own.items() if all(c in found for c in columns)]
-        if whole:
+        if len(whole) > 1:
             means = [f"{mean(mean(own[n][c]) for n in whole):.3f}" for c in columns]
             lines.append(f"| mean of {len(whole)} | {' | '.join(means)} |")
         lines.append("")

@@ -77,13 +77,14 @@ class DirectConditioning(Conditioning):
     ) -> Tensor:
         a = entries(self.model.schedule.alphas_cumprod, time, latent)
         base = self._base(clean, mask)
-        apart = self._factors(time)[0] * (latent - a.sqrt() * base)
+        apart = latent - a.sqrt() * base
         area = F.avg_pool2d(mask.float(), self.model.factor)
         folded = F.pixel_unshuffle(mask.float(), self.model.factor)
-        inputs = torch.cat([apart, base / self.deviation, area, folded], 1)
+        into = self._factors(time).into
+        inputs = torch.cat([into * apart, base / self.deviation, area, folded], 1)
         found: Tensor = self.network(inputs, time, encoder_hidden_states=context).sample
         mean, spread = found.float().chunk(2, dim=1)
-        return self._told(latent - a.sqrt() * base, time, mean, spread)
+        return self._told(apart, time, mean, spread)
 
     def _told(self, apart: Tensor, time: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
         """Return what the estimate by ``mean`` and ``spread`` adds to that of all channels' own.
