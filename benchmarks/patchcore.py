@@ -11,6 +11,7 @@ our weights, our normalisation and the bank, and both are timed in turn.
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from functools import partial
@@ -42,6 +43,7 @@ def main() -> None:
         ours: dict[str, Callable[[], Any]] = {
             "backbone": partial(backbone, batch),
             "adbench": partial(detector, batch),
+            "adbench, float32": partial(float32_bounds(detector), batch),
             "adbench, plain": partial(_plain, detector, batch),
         }
         if arguments.anomalib:
@@ -68,10 +70,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def pictures(folder: Path | None, side: int) -> Tensor:
-    """Return up to 40 pictures [B, 3, side, side] in 0..1; noise without a folder."""
+    """Return up to 40 photographs [B, 3, side, side] in 0..1, no masks; noise without a folder."""
     if folder is None:
         return torch.rand(40, 3, side, side, generator=torch.Generator().manual_seed(0))
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".png"))[:40]
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".png"))
+    paths = sorted(p for p in found if "ground_truth" not in p.parts)[:40]
     rows = [
         cv2.resize(read_image(path), (side, side), interpolation=cv2.INTER_AREA) for path in paths
     ]
@@ -86,6 +89,13 @@ def filled(backbone: Any, images: Tensor, count: int, side: int) -> PatchcoreDet
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count]
     detector.set_bank(rows[order])
     return detector
+
+
+def float32_bounds(detector: PatchcoreDetector) -> PatchcoreDetector:
+    """Return the same detector, searching as on a processor without bfloat16 units."""
+    other = copy.deepcopy(detector)
+    other.bank.search_in(torch.float32)
+    return other
 
 
 def _plain(detector: PatchcoreDetector, batch: Tensor) -> Tensor:

@@ -7,9 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adbench.methods import coreset, nearest
+from adbench.methods import coreset
 from adbench.methods.coreset import greedy_coreset, plain_coreset, projected
-from adbench.methods.nearest import Bank, chunked_nearest, plain_nearest
 from adbench.methods.patchcore.detector import reweighted_score
 
 
@@ -64,53 +63,6 @@ def test_the_projection_keeps_squared_distances_on_average():
     assert made.shape == (300, 128)
     assert float(ratio) == pytest.approx(1, abs=0.05)
     assert torch.equal(projected(rows, None, generator()), rows)
-
-
-@pytest.fixture
-def bfloat16_everywhere(monkeypatch):
-    """Take the way of bounded products on any processor, for small banks too."""
-    monkeypatch.setattr(nearest, "bfloat16_is_fast", lambda device: True)
-    monkeypatch.setattr(nearest, "_CHUNK", 32)
-    monkeypatch.setattr(nearest, "_TILE", 64)
-    monkeypatch.setattr(nearest, "_QUERIES", 50)
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
-@pytest.mark.parametrize("count", [33, 64, 500])
-def test_the_search_is_exact(scale, count, bfloat16_everywhere):
-    """Against float64; features far from the origin, some of them near the bank, some on it."""
-    kept = (torch.randn(count, 40, generator=generator(count)) + 3) * scale
-    bank = Bank(count, 40)
-    bank.set(kept)
-    near = bank.exact[torch.arange(40) % count] + 0.05 * scale * torch.randn(
-        40, 40, generator=generator(1)
-    )
-    far = 2 * scale * torch.randn(60, 40, generator=generator(2))
-    rows = torch.cat([near, far, bank.exact[:9]])
-    exact = torch.cdist(rows.double(), bank.exact.double()).amin(1)
-    found = bank.nearest(rows).sqrt().double()
-    assert torch.allclose(found, exact, rtol=1e-5, atol=1e-6 * scale)
-    for other in (plain_nearest, chunked_nearest):
-        assert torch.allclose(
-            other(rows, bank.exact).double(), exact**2, atol=2e-5 * scale**2 * 400
-        )
-
-
-def test_a_bank_of_equal_features_is_searched_by_the_full_product(bfloat16_everywhere):
-    bank = Bank(300, 8)
-    bank.set(torch.ones(300, 8))
-    found = bank.nearest(torch.zeros(100, 8))
-    assert torch.allclose(found, torch.full((100,), 8.0))
-
-
-def test_a_loaded_bank_searches_alike():
-    bank = Bank(20, 4)
-    bank.set(torch.randn(20, 4, generator=generator()))
-    again = Bank(20, 4)
-    again.load_state_dict(bank.state_dict())
-    assert list(bank.state_dict()) == ["kept"]
-    rows = torch.randn(7, 4, generator=generator(1))
-    assert torch.equal(again.nearest(rows), bank.nearest(rows))
 
 
 def test_the_reweighted_score_by_hand():
