@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +39,17 @@ class Batch:
 
     def __len__(self) -> int:
         return int(self.image.shape[0])
+
+    def part(self, rows: Sequence[int]) -> Batch:
+        """Return the batch of the images at ``rows``, in that order."""
+        chosen: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Tensor):
+                chosen[each.name] = value[list(rows)]
+            elif value is not None:
+                chosen[each.name] = [value[i] for i in rows]
+        return replace(self, **chosen)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch with its tensors on ``device``."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from adbench.data.datamodule import DataModule
+    from adbench.methods.memo import RowMemo
     from adbench.runs.stages import Stage
 
 
@@ -224,6 +225,8 @@ class AnomalyModule(lightning.LightningModule):
         stage_folder: where the run's finished stages lie; set before ``prepare``.
         progress: returns the share of the training's budget that is spent, 0..1; set before
             the first step.
+        memo: features of photographs that detectors of one kind share; None where there is one
+            detector. Set before ``prepare``; a method need not use it.
         planned_steps: batches that the budget comes to; None where minutes alone bound it. Set
             with ``progress``.
     """
@@ -233,6 +236,7 @@ class AnomalyModule(lightning.LightningModule):
     stage_folder: Path | None = None
     progress: Callable[[], float] = staticmethod(lambda: 0.0)
     planned_steps: int | None = None
+    memo: RowMemo | None = None
 
     def requirements(self, train_images: int) -> Requirements:
         """Return what holds for a training set of ``train_images`` images."""

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from adbench.data.batch import Batch
 from adbench.methods.base import AnomalyModule
-from adbench.methods.patches import RowMemo
 
 
 class OnePassModule(AnomalyModule):
@@ -17,12 +16,7 @@ class OnePassModule(AnomalyModule):
     resumed run makes the same one. The training loop goes through one epoch that changes nothing,
     so that run folder, history and resuming are those of every method. Subclasses declare
     ``one_pass`` in their requirements.
-
-    Attributes:
-        memo: features of photographs computed before, for several detectors of one kind; or None.
     """
-
-    memo: RowMemo | None = None
 
     def __init__(self) -> None:
         super().__init__()

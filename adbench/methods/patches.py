@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from adbench.backbones.extractor import FeatureExtractor
 from adbench.backbones.maps import smooth_upsample, working_picture
-from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
 from adbench.errors import UserError
 from adbench.methods.aggregation import Aggregation
 from adbench.methods.base import Detector, Prediction
+from adbench.methods.memo import RowMemo
 
 
 class PatchDetector(Detector):
@@ -109,31 +109,6 @@ class PatchDetector(Detector):
         return found, found.amax(1)
 
 
-class RowMemo:
-    """Patch features of photographs, kept for detectors that differ in what they are made of.
-
-    Args:
-        max_memory: bytes that are kept; photographs beyond are computed each time.
-    """
-
-    def __init__(self, max_memory: int = 1 << 29) -> None:
-        self.left = max_memory
-        self._kept: dict[tuple[str, str], Tensor] = {}
-
-    def rows(self, batch: Batch, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the features [B, P, C] of a batch, by ``compute`` where they are not kept."""
-        names = list(zip(batch.category, batch.path, strict=True))
-        absent = [i for i, name in enumerate(names) if name not in self._kept]
-        new = dict(zip(absent, compute(batch.image[absent]), strict=True)) if absent else {}
-        found = [new[i] if i in new else self._kept[name] for i, name in enumerate(names)]
-        for i, rows in new.items():
-            size = rows.numel() * rows.element_size()
-            if size <= self.left:
-                self._kept[names[i]] = rows.clone()
-                self.left -= size
-        return torch.stack(found)
-
-
 @torch.no_grad()
 def training_rows(
     detector: PatchDetector,
@@ -146,4 +121,4 @@ def training_rows(
         if memo is None:
             yield detector.rows(batch.image.to(device))
         else:
-            yield memo.rows(batch, lambda image: detector.rows(image.to(device)))
+            yield memo.rows(batch, lambda absent: detector.rows(absent.image.to(device)))

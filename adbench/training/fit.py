@@ -93,6 +93,19 @@ def fit(
     return Fitted(epoch, {each.name: each.best for each in chosen if each.best is not None})
 
 
+def fit_alone(
+    module: AnomalyModule, datamodule: DataModule, keys: Settings, folder: RunFolder
+) -> None:
+    """Train a prepared module to the end of its budget; nothing is written, chosen or shared."""
+    budget = Budget(keys.train, len(datamodule.train_dataloader()))
+    module.progress, module.planned_steps = budget.fraction, budget.steps
+    trainer = _trainer(keys, [budget], False, folder)
+    module.train()
+    with _interrupts_raised():
+        trainer.fit(module, datamodule=datamodule)
+    module.eval()
+
+
 def _trainer(
     keys: Settings, callbacks: Sequence[Callback], logger: Any, folder: RunFolder
 ) -> lightning.Trainer:

@@ -33,7 +33,7 @@ from adbench.runs.folder import RunFolder, locked, run_path
 from adbench.runs.identity import differing, identity
 from adbench.runs.stages import run_stages
 from adbench.training.build import build_module, weights_record
-from adbench.training.crossfit import check_folds, cross_fitted
+from adbench.training.crossfit import check_folds, cross_fitted, shared_features
 from adbench.training.data import (
     build_datamodule,
     check_data,
@@ -273,6 +273,7 @@ class _Session:
         self.samples, self.say, self.team = samples, say, team
         self.categories = sorted({sample.category for sample in samples})
         self.seconds: dict[str, float] = {}
+        self.memo = shared_features(keys)
 
     def run(self) -> None:
         start = time.perf_counter()
@@ -296,6 +297,7 @@ class _Session:
             if fitted is None:
                 return
             crossed = self._cross_fitted() if folds else None
+            self.memo = None  # features of photographs are many
             self._check_seal(seal)
         held = build_datamodule(self.keys, self.samples) if refit else datamodule
         self._test(datamodule, held, fitted, crossed)
@@ -319,10 +321,11 @@ class _Session:
         """Train and save the detector; None where the run ends with a stage."""
         with self._timed("build"):
             module = build_module(self.config, self.keys)
+            module.memo = self.memo
             module.to(device_of(self.keys.hardware.accelerator))  # stages and caches run there too
         needs = module.requirements(len(datamodule.train_samples))
         check_requirements(needs, self.keys, self.samples)
-        check_folds(needs, self.keys)
+        check_folds(module, needs, self.keys)
         check_shares(self.team.size, self.keys, len(datamodule.train_samples))
         self._introduce(datamodule, module)
         if self._stages(datamodule, module):
@@ -351,7 +354,8 @@ class _Session:
 
     def _cross_fitted(self) -> HeldOut:
         with self._timed("cross_fit"):
-            return cross_fitted(self.config, self.keys, self.samples, self.say)
+            run = (self.config, self.keys, self.samples, self.folder, self.memo)
+            return cross_fitted(*run, self.say)
 
     def _pictures(self) -> dict[str, Any]:
         dataset = self.keys.dataset

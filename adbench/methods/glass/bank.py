@@ -101,7 +101,11 @@ class NormalBank(nn.Module):
 
     @torch.no_grad()
     def settle(
-        self, rows: Callable[[Tensor], Tensor], images: int, logits: Callable[[Tensor], Tensor]
+        self,
+        rows: Callable[[Tensor], Tensor],
+        images: int,
+        logits: Callable[[Tensor], Tensor],
+        trust: float = 1.0,
     ) -> None:
         """Set the scales by normal images, each compared with what was kept of the others.
 
@@ -110,6 +114,7 @@ class NormalBank(nn.Module):
         Args:
             rows, images: as ``fill``.
             logits: features [P, C] -> the discriminator's logits [P].
+            trust: above 0; what the discriminator's share is multiplied by (``trust_in``).
         """
         distances, own = [], []
         for number in torch.linspace(0, images - 1, min(images, _LOOKED_AT)).long():
@@ -118,8 +123,18 @@ class NormalBank(nn.Module):
             if len(others):
                 distances.append(chunked_nearest(self.whitened(found), others).sqrt())
             own.append(logits(found))
-        scales = [*_scale(distances or own), *_scale(own)]
-        self.scales.copy_(torch.tensor(scales))
+        low, span = _scale(own)
+        self.scales.copy_(torch.tensor([*_scale(distances or own), low, span / trust]))
+
+
+def trust_in(images: int, prior: float) -> float:
+    """Return how far a discriminator of ``images`` normal images is trusted, above 0 to 1.
+
+    The bank is asked without an image's own features, the discriminator was trained on them: on
+    images that it has not seen its largest values spread about (n + 25) / n times as far. Once for
+    that scale, and once because what is so unsure is worth as much less.
+    """
+    return (images / (images + prior)) ** 2
 
 
 def _scale(maps: list[Tensor]) -> tuple[float, float]:

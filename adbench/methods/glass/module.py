@@ -20,12 +20,13 @@ from adbench.methods import ranks
 from adbench.methods.aggregation import PatchFeatures
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
 from adbench.methods.discriminator import Head
+from adbench.methods.glass.bank import trust_in
 from adbench.methods.glass.centre import feature_mean
 from adbench.methods.glass.detector import GlassDetector
 from adbench.methods.glass.fast_step import FastStep
 from adbench.methods.glass.hypothesis import Verdict, judge, mean_image, write_verdict
 from adbench.methods.glass.plain_step import StepInputs, StepKeys, plain_losses
-from adbench.methods.glass.pool import FeaturePool, column_spread
+from adbench.methods.glass.pool import FeaturePool, column_spread, local_rows, normal_rows
 from adbench.methods.glass.recalibration import recalibrated
 from adbench.methods.glass.settings import GlassKeys
 from adbench.methods.glass.weights import load_head, read_checkpoint
@@ -207,8 +208,7 @@ class GlassModule(AnomalyModule):
     def _fill_pool(self, datamodule: DataModule) -> None:
         count, copies = len(datamodule.train_samples), self.keys.las_copies
         self._pool = FeaturePool(count, copies, self.max_memory)
-        images = (batch.image.to(self.device) for batch in datamodule.train_batches())
-        self._pool.fill_normals(map(self._raw, images))
+        self._pool.fill_normals(self._normals_of(batch) for batch in datamodule.train_batches())
         if self.keys.unit == "column":
             self._unit = column_spread(
                 self._pool.images(torch.tensor([number]), self.device) for number in range(count)
@@ -219,12 +219,26 @@ class GlassModule(AnomalyModule):
         if self.synthesis is None:
             return
         generator = seeded_generator(self.device, self.seed, _POOL)
-        made = (
-            self._made(batch.image.to(self.device), batch.index, generator)
-            for _ in range(copies)
+        self._pool.fill_locals(
+            self._locals_of(batch, copy, generator)
+            for copy in range(copies)
             for batch in datamodule.train_batches()
         )
-        self._pool.fill_locals(made, generator)
+
+    def _normals_of(self, batch: Batch) -> Tensor:
+        def compute(absent: Batch) -> Tensor:
+            return normal_rows(self._raw(absent.image.to(self.device)))
+
+        return compute(batch) if self.memo is None else self.memo.rows(batch, compute)
+
+    def _locals_of(self, batch: Batch, copy: int, generator: torch.Generator) -> Tensor:
+        def compute(absent: Batch) -> Tensor:
+            made = self._made(absent.image.to(self.device), absent.index, generator)
+            return local_rows(*made, generator)
+
+        if self.memo is None:
+            return compute(batch)
+        return self.memo.rows(batch, compute, f"local anomaly {copy}")
 
     def _normal_rows(self, index: Tensor) -> Tensor:
         """Return the features [B, P, C] of normal images as they are."""
@@ -364,7 +378,8 @@ class GlassModule(AnomalyModule):
         self.detector.fold(self.head, self._unit)
         if self.detector.bank is not None:
             images = len(datamodule.train_samples)
-            self.detector.bank.settle(self._normal_rows, images, self.detector.row_logits)
+            trust = trust_in(images, self.keys.bank.prior)
+            self.detector.bank.settle(self._normal_rows, images, self.detector.row_logits, trust)
 
     @torch.no_grad()
     def _settle(self, datamodule: DataModule) -> None:

@@ -7,7 +7,7 @@ are made once, and a step draws rows from all images: more and better mixed step
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -65,25 +65,13 @@ class FeaturePool:
         kinds = (images * positions, images * copies * 2 * KEPT)
         return sum(min(2 * rows * columns, max_memory) for rows in kinds)
 
-    def fill_normals(self, batches: Iterable[PatchFeatures]) -> None:
-        """Keep the features of batches of images that come in order."""
-        rows = (found.rows().view(len(found), *found.grid, found.width) for found in batches)
-        self.normals.fill(rows, lambda found: [found])
+    def fill_normals(self, batches: Iterable[Tensor]) -> None:
+        """Keep the ``normal_rows`` of batches of images that come in order."""
+        self.normals.fill(batches, lambda found: [found])
 
-    def fill_locals(
-        self, batches: Iterable[tuple[PatchFeatures, Tensor]], generator: Generator
-    ) -> None:
-        """Keep rows of batches of images, each with its mask on the grid, [N], 0 or 1."""
-
-        def rows() -> Iterator[Tensor]:
-            for features, mask in batches:
-                images = features.rows().view(len(features), -1, features.width)
-                masks = mask.view(len(features), -1) > 0
-                yield torch.stack(
-                    [_both(*each, generator) for each in zip(images, masks, strict=True)]
-                )
-
-        self.locals.fill(rows(), lambda found: [found])
+    def fill_locals(self, batches: Iterable[Tensor]) -> None:
+        """Keep the ``local_rows`` of all images, once for each copy."""
+        self.locals.fill(batches, lambda found: [found])
 
     def images(self, index: Tensor, device: torch.device) -> PatchFeatures:
         """Return the features of the normal images at ``index`` [B]."""
@@ -111,6 +99,24 @@ class FeaturePool:
         target[:half] = 1
         local = torch.cat([masked, clean])
         return as_features(normal.to(device)), as_features(local.to(device)), target
+
+
+def normal_rows(features: PatchFeatures) -> Tensor:
+    """Return the joined features [B, h, w, C] of images, half precision."""
+    shape = (len(features), *features.grid, features.width)
+    return features.rows().view(shape).half()
+
+
+def local_rows(features: PatchFeatures, mask: Tensor, generator: Generator) -> Tensor:
+    """Return the rows kept of images with local anomalies, [B, 2 KEPT, C], half precision.
+
+    Args:
+        mask: on the grid, [N], 0 or 1.
+    """
+    images = features.rows().view(len(features), -1, features.width)
+    masks = mask.view(len(features), -1) > 0
+    kept = [_both(*each, generator) for each in zip(images, masks, strict=True)]
+    return torch.stack(kept).half()
 
 
 def _both(rows: Tensor, mask: Tensor, generator: Generator) -> Tensor:

@@ -125,10 +125,13 @@ class BankKeys:
     Attributes:
         size: whitened features kept, a coreset of the normals; 0: the discriminator alone.
         share: of the discriminator's map beside the distance, both on the scale of the normals.
+        prior: normal images at which that share is a quarter: it is multiplied by
+            (n / (n + prior)) squared for n of them; 0: the whole share for any number.
     """
 
     size: Annotated[int, Within(0, 1 << 20)] = 0
     share: NonNegative = 0.3
+    prior: NonNegative = 25.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,15 @@ import torch
 
 from adbench.errors import UserError
 from adbench.methods.base import load_detector, save_detector
-from adbench.methods.glass.pool import KEPT, FeaturePool, as_features, column_spread
+from adbench.methods.glass.bank import trust_in
+from adbench.methods.glass.pool import (
+    KEPT,
+    FeaturePool,
+    as_features,
+    column_spread,
+    local_rows,
+    normal_rows,
+)
 from tests.methods.glass.test_module import built, trained
 
 
@@ -29,9 +37,9 @@ def test_spread_is_the_deviation_over_all_batches_and_one_where_nothing_varies()
 def test_drawn_rows_are_normal_ones_and_local_ones_by_their_mask():
     pool = FeaturePool(images=4, copies=1, max_memory=1 << 20)
     normal = features(4)
-    pool.fill_normals([normal])
+    pool.fill_normals([normal_rows(normal)])
     mask = (torch.arange(48) % 5 == 0).float()
-    pool.fill_locals([(normal, mask)], seeded())
+    pool.fill_locals([local_rows(normal, mask, seeded())])
     drawn, local, target = pool.draw(64, seeded(), torch.device("cpu"))
     known = normal.rows().half().float()
     assert target.sum() == 32
@@ -44,7 +52,7 @@ def test_drawn_rows_are_normal_ones_and_local_ones_by_their_mask():
 
 def test_a_pool_without_local_anomalies_draws_none():
     pool = FeaturePool(images=2, copies=3, max_memory=1 << 20)
-    pool.fill_normals([features(1), features(1)])
+    pool.fill_normals([normal_rows(features(1)), normal_rows(features(1))])
     assert pool.draw(8, seeded(), torch.device("cpu"))[1:] == (None, None)
     bytes_kept = 2 * 2 * 12 * 3
     assert pool.normals.nbytes == bytes_kept
@@ -121,3 +129,18 @@ def test_a_bank_beside_the_discriminator_adds_distances_on_one_scale(
 def test_a_bank_without_drawn_features_is_refused(extractor, squares):
     with pytest.raises(UserError, match=r"model\.rows=2048"):
         built(extractor, squares, bank={"size": 10})
+
+
+@pytest.mark.parametrize(("prior", "left"), [(0.0, 1.0), (5.0, 0.25), (15.0, 0.0625)])
+def test_few_normal_images_leave_the_discriminator_a_small_share(
+    prior, left, extractor, squares, normals
+):
+    """Five images: (5 / (5 + prior)) squared of the share."""
+    spans = []
+    for each in (0.0, prior):
+        bank = {"size": 40, "share": 0.5, "prior": each}
+        module = built(extractor, squares, rows=64, bank=bank)
+        trained(module, normals, steps=2)
+        spans.append(float(module.detector.bank.scales[3]))
+    assert spans[0] / spans[1] == pytest.approx(left, rel=1e-5)
+    assert trust_in(25, 25.0) == 0.25
