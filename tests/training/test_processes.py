@@ -132,6 +132,7 @@ def test_the_hard_rows_of_glass_are_those_of_the_whole_batch():
 
 CASES = {
     "dfr": (),
+    "dfr, drawn regions": ("model.positions=5",),
     "simplenet": (),
     "ulsad": (),
     "realnet": ("model.normal_share=0.999",),

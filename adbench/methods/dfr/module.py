@@ -15,6 +15,7 @@ from adbench.config.typed import from_mapping
 from adbench.data.batch import Batch
 from adbench.data.datamodule import DataModule
 from adbench.errors import UserError
+from adbench.methods import ranks
 from adbench.methods.base import AnomalyModule, Requirements, seeded_generator
 from adbench.methods.dfr.autoencoder import hidden_widths
 from adbench.methods.dfr.detector import DfrDetector
@@ -24,6 +25,7 @@ from adbench.methods.memory import training_bytes
 from adbench.synthesis.base import Synthesizer
 
 _PCA, _INIT = 0x9CA, 0x1417
+_POSITIONS = 0
 
 
 class DfrModule(AnomalyModule):
@@ -54,7 +56,7 @@ class DfrModule(AnomalyModule):
             raise UserError("model=dfr reconstructs features: set backbone=bundled")
         self.seed, self.latent, self.variance = seed, own.latent, own.variance
         self.pca_images, self.learning_rate = own.pca_images, own.learning_rate
-        self.cache = own.cache
+        self.cache, self.positions = own.cache, own.positions
         first = own.latent or max(sum(backbone.channels) // 4, 1)
         self.detector = DfrDetector(backbone, image_size, first, own.patch, own.stride, own.sigma)
         self._features: FeatureCache | None = None
@@ -127,7 +129,22 @@ class DfrModule(AnomalyModule):
         batch_idx: int,
     ) -> dict[str, Tensor]:
         with torch.no_grad():
-            x = self._regions(batch.index, batch.image)
+            x = self._drawn(self._regions(batch.index, batch.image), batch_idx)
         made = self.detector.autoencoder(x)
         loss = F.mse_loss(made.float(), x)
         return {"loss": loss}
+
+    def _drawn(self, regions: Tensor, batch_idx: int) -> Tensor:
+        """Return [B, C, n, 1] of regions [B, C, h, w]: for each image others, without repetition.
+
+        The autoencoder knows no neighbours, so that a step on some is a step on a smaller sample.
+        """
+        images, channels, count = len(regions), regions.shape[1], regions[0, 0].numel()
+        if self.positions is None or self.positions >= count:
+            return regions
+        generator = self.common_generator(batch_idx, _POSITIONS)
+        shape = (images * ranks.size(), count)
+        order = torch.rand(shape, generator=generator, device=regions.device).argsort(1)
+        place = ranks.own_rows(order[:, : self.positions])
+        place = place[:, None].expand(-1, channels, -1)
+        return regions.flatten(2).gather(2, place)[..., None]

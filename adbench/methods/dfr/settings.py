@@ -27,6 +27,7 @@ class DfrKeys:
         variance: share of the variance.
         pca_images: training images, drawn by seed, whose vectors decide.
         patch, stride: side and step of the regions, pixels.
+        positions: regions of an image that a step draws; None takes all.
         sigma: blur of the final map in pixels, 0 for none.
         learning_rate: of Adam.
     """
@@ -36,6 +37,7 @@ class DfrKeys:
     pca_images: Count = 10
     patch: Side = 4
     stride: Side = 4
+    positions: Count | None = None
     sigma: Annotated[float, Within(0, 256)] = 0.0
     cache: CacheKeys = CacheKeys()
     learning_rate: Rate = 1e-4

@@ -152,3 +152,21 @@ def test_detector_keeps_its_promises(backbone, datamodule, tmp_path, sigma):
 def test_wrong_keys_are_named(backbone, keys, text):
     with pytest.raises(UserError, match=text):
         build(backbone, **keys)
+
+
+def test_a_step_on_drawn_regions_takes_other_ones_of_each_image(backbone):
+    module = build(backbone, positions=10, stride=8, patch=8)
+    regions = noise(3, 5, 8, 8)
+    drawn = [module._drawn(regions, step)[..., 0] for step in (0, 0, 1)]
+    assert drawn[0].shape == (3, 5, 10)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    places = []
+    for image, found in zip(regions.flatten(2), drawn[0], strict=True):
+        apart = torch.cdist(found.mT, image.mT)
+        assert float(apart.amin(1).max()) < 1e-6
+        places.append(apart.argmin(1).tolist())
+    assert all(len(set(each)) == 10 for each in places)
+    assert sorted(places[0]) != sorted(places[1])
+    every = build(backbone, positions=64, stride=8, patch=8)
+    assert every._drawn(regions, 0) is regions
