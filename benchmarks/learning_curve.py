@@ -12,7 +12,8 @@ every good picture and is run once. A preset with `+KEY=VALUE` behind it is that
 Networks are frozen in patchcore and its kin: with --remember the maps of a picture are computed
 once for all cells and kept in memory (the same numbers: nothing but the network's passes is saved).
 Test pictures of every draw are the same ones, all of the category's; masks are not read, since
-pixel metrics would take most of the time.
+pixel metrics would take most of the time. All pictures drawn are trained on, as under presets that
+cross-fit their threshold; no threshold is made, since it decides nothing here.
 """
 
 from __future__ import annotations
@@ -104,6 +105,8 @@ def _cell(
         f"dataset.root={folder.parent}",
         f"dataset.category={folder.name}",
         *([] if shots == "all" else [f"dataset.shots={shots}"]),
+        "threshold.folds=0",
+        "dataset.hold_out=0",
         f"seed={seed}",
         f"hardware.threads={arguments.threads}",
         f"run.root={arguments.root / preset.replace('=', '-')}",
