@@ -23,6 +23,7 @@ from adbench.methods.discriminator import Head
 from adbench.methods.glass.bank import trust_in
 from adbench.methods.glass.centre import feature_mean
 from adbench.methods.glass.detector import GlassDetector
+from adbench.methods.glass.estimates import cached_bytes, check_layers, step_bytes
 from adbench.methods.glass.fast_step import FastStep
 from adbench.methods.glass.hypothesis import Verdict, judge, mean_image, write_verdict
 from adbench.methods.glass.plain_step import StepInputs, StepKeys, plain_losses
@@ -89,7 +90,7 @@ class GlassModule(AnomalyModule):
             share=own.bank.share,
             extractor=backbone,
         )
-        _check_layers(backbone, self.detector)
+        check_layers(backbone, self.detector)
         width = self._width = int(self.detector.aggregation.width)
         self.head = built(
             lambda: Head(width, own.hidden, adaptor=own.adaptor),
@@ -122,43 +123,10 @@ class GlassModule(AnomalyModule):
         return Requirements(
             uses_synthesis=self.las,
             ddp=self.keys.rows is None,  # drawn rows come from one process's pool
-            memory_bytes=self._cached_bytes(train_images)
+            memory_bytes=cached_bytes(self.detector, self.keys, train_images)
             + training_bytes(self.head)
-            + self._step_bytes,
+            + step_bytes(self.detector, self.keys),
         )
-
-    def _cached_bytes(self, images: int) -> int:
-        """Return the bytes of what is kept of ``images``."""
-        detector = self.detector
-        if self.gas.as_published:
-            return 0
-        if self.keys.rows is not None:
-            copies = self.keys.las_copies if self.las else 0
-            return FeaturePool.nbytes(
-                images, copies, self._positions, detector.aggregation.width, self.max_memory
-            )
-        height, width = detector.image_size
-        values = sum(
-            (stop - start) * (height // stride) * (width // stride)
-            for (start, stop), stride in zip(
-                detector.aggregation.columns, detector.backbone.strides, strict=True
-            )
-        )
-        return min(4 * values * images, self.max_memory)
-
-    @property
-    def _positions(self) -> int:
-        """Positions of an image's grid."""
-        grid = self.detector.aggregation.grid(
-            self.detector.image_size, self.detector.backbone.strides[0]
-        )
-        return max(grid[0], 0) * max(grid[1], 0)
-
-    @property
-    def _step_bytes(self) -> int:
-        """Bytes of a step's rows for a batch of one image: normal, global and local."""
-        columns = self.detector.aggregation.width + self.keys.hidden
-        return 3 * 4 * (self.keys.rows or self._positions) * columns
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         keys = self.optimiser
@@ -401,17 +369,3 @@ class GlassModule(AnomalyModule):
     def artefacts(self, folder: Path) -> None:
         if self.verdict is not None:
             write_verdict(self.verdict, folder)
-
-
-def _check_layers(backbone: FeatureExtractor, detector: GlassDetector) -> None:
-    """Raise UserError where the maps are not finest first, or leave no position to judge."""
-    if sorted(backbone.strides) != list(backbone.strides):
-        raise UserError(
-            f"model.layers={backbone.layers}: strides {backbone.strides}, finest first is expected"
-        )
-    height, width = detector.image_size
-    if min(detector.aggregation.grid((height, width), backbone.strides[0])) < 1:
-        raise UserError(
-            f"model.patch={detector.aggregation.patch} leaves no position of {height}x{width} px "
-            f"at stride {backbone.strides[0]}; read finer layers or set an odd patch"
-        )
