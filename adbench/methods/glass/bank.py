@@ -52,10 +52,15 @@ class NormalBank(nn.Module):
         """Return the distance [N] of features [N, C] to the nearest kept."""
         return self.bank.nearest(self.whitened(rows)).sqrt()
 
+    def scaled(self, distance: Tensor) -> Tensor:
+        """Return distances on the scale of the normals."""
+        low, span = self.scales[:2].unbind()
+        return (distance - low) / span
+
     def joined(self, distance: Tensor, logits: Tensor) -> Tensor:
         """Return both maps on one scale, added."""
-        low, span, own_low, own_span = self.scales.unbind()
-        return (distance - low) / span + self.share * (logits - own_low) / own_span
+        own_low, own_span = self.scales[2:].unbind()
+        return self.scaled(distance) + self.share * (logits - own_low) / own_span
 
     @torch.no_grad()
     def fill(self, rows: Callable[[Tensor], Tensor], images: int, seed: int) -> None:
@@ -104,7 +109,7 @@ class NormalBank(nn.Module):
         self,
         rows: Callable[[Tensor], Tensor],
         images: int,
-        logits: Callable[[Tensor], Tensor],
+        logits: Callable[[Tensor], Tensor] | None,
         trust: float = 1.0,
     ) -> None:
         """Set the scales by normal images, each compared with what was kept of the others.
@@ -113,7 +118,7 @@ class NormalBank(nn.Module):
 
         Args:
             rows, images: as ``fill``.
-            logits: features [P, C] -> the discriminator's logits [P].
+            logits: features [P, C] -> the discriminator's logits [P]; None: there is none.
             trust: above 0; what the discriminator's share is multiplied by (``trust_in``).
         """
         distances, own = [], []
@@ -122,7 +127,7 @@ class NormalBank(nn.Module):
             others = self.bank.exact[(self.image != number).to(found.device)]
             if len(others):
                 distances.append(chunked_nearest(self.whitened(found), others).sqrt())
-            own.append(logits(found))
+            own.append(torch.zeros(len(found)) if logits is None else logits(found))
         low, span = _scale(own)
         self.scales.copy_(torch.tensor([*_scale(distances or own), low, span / trust]))
 

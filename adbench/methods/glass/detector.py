@@ -33,6 +33,8 @@ class GlassDetector(Detector):
         sigma: of the Gaussian on the map, pixels at the working size.
         score: ``grid``, ``map`` or ``top``: the image score, in this order.
         bank, share: features kept beside the discriminator and its share (``NormalBank``); 0: none.
+        coarse: ``image_size`` of a smaller picture and ``bank``, the features kept of such; None:
+            there is none.
         extractor: the built backbone; None builds one with untrained values.
     """
 
@@ -51,6 +53,7 @@ class GlassDetector(Detector):
         score: str = "grid",
         bank: int = 0,
         share: float = 0.3,
+        coarse: Mapping[str, Any] | None = None,
         extractor: FeatureExtractor | None = None,
     ) -> None:
         super().__init__()
@@ -69,6 +72,7 @@ class GlassDetector(Detector):
             "score": score,
             "bank": bank,
             "share": share,
+            "coarse": None if coarse is None else dict(coarse),
         }
         refuse_beyond(
             4 * hidden * self.aggregation.width,
@@ -84,6 +88,7 @@ class GlassDetector(Detector):
         width = self.aggregation.width
         refuse_beyond(8 * bank * width, "the features kept", "model.bank.size")
         self.bank = NormalBank(bank, width, share) if bank else None
+        self.coarse = None if coarse is None else NormalBank(coarse["bank"], width, 0.0)
 
     @torch.no_grad()
     def fold(self, head: Head, unit: Tensor | None = None) -> None:
@@ -99,6 +104,8 @@ class GlassDetector(Detector):
         image = working_picture(image, self.image_size)
         grid = self._grid(self.maps(image))
         anomaly_map = smooth_upsample(grid, self.image_size, self.sigma)
+        if self.coarse is not None:
+            anomaly_map = anomaly_map + self._coarse_map(image)
         score = self._image_score(grid, anomaly_map)
         if size != self.image_size:
             anomaly_map = F.interpolate(anomaly_map, size, mode="bilinear", align_corners=False)
@@ -112,6 +119,21 @@ class GlassDetector(Detector):
         with torch.autocast(maps[0].device.type, enabled=False):
             distance = self.bank.distances(self.aggregate(maps).rows())
         return self.bank.joined(distance.view_as(logits), logits)
+
+    def _coarse_map(self, image: Tensor) -> Tensor:
+        """Return the distance map [B, 1, H, W] of the smaller picture, blurred by as much of it."""
+        assert self.coarse is not None
+        features = self.aggregate(self.maps(self.coarse_picture(image)))
+        with torch.autocast(image.device.type, enabled=False):
+            distance = self.coarse.scaled(self.coarse.distances(features.rows()))
+        grown = self.image_size[0] / self.config["coarse"]["image_size"][0]
+        grid = distance.view(-1, 1, *features.grid)
+        return smooth_upsample(grid, self.image_size, self.sigma * grown)
+
+    def coarse_picture(self, image: Tensor) -> Tensor:
+        """Return the smaller pictures of pictures at the working size."""
+        height, width = self.config["coarse"]["image_size"]
+        return working_picture(image, (height, width))
 
     def _image_score(self, grid: Tensor, anomaly_map: Tensor) -> Tensor:
         if self.score == "top":

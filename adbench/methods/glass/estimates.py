@@ -34,8 +34,12 @@ def cached_bytes(detector: GlassDetector, keys: GlassKeys, images: int) -> int:
     columns = detector.aggregation.columns
     if keys.rows is not None:
         copies = keys.las_copies if keys.las else 0
-        width = detector.aggregation.width
-        return FeaturePool.nbytes(images, copies, _positions(detector), width, keys.max_memory)
+        positions, width = _positions(detector), detector.aggregation.width
+        found = FeaturePool.nbytes(images, copies, positions, width, keys.max_memory)
+        if detector.coarse is not None:
+            positions = round(positions * keys.bank.coarse**2)
+            found += FeaturePool.nbytes(images, 0, positions, width, keys.max_memory)
+        return found
     height, width = detector.image_size
     values = sum(
         (stop - start) * (height // stride) * (width // stride)

@@ -88,6 +88,7 @@ class GlassModule(AnomalyModule):
             score=own.score,
             bank=own.bank.size,
             share=own.bank.share,
+            coarse=_coarse(own, image_size),
             extractor=backbone,
         )
         check_layers(backbone, self.detector)
@@ -103,6 +104,7 @@ class GlassModule(AnomalyModule):
         self._decided: str = self.hypothesis
         self._cache: FeatureCache | None = None
         self._pool: FeaturePool | None = None
+        self._coarse_pool: FeaturePool | None = None
         self._unit: Tensor | None = None
         self._mean: Tensor | None = None
         self._centre: Tensor | None = None
@@ -184,6 +186,12 @@ class GlassModule(AnomalyModule):
         if self.detector.bank is not None:
             self.detector.bank.fill(self._normal_rows, count, self.seed)
             self.detector.config["bank"] = len(self.detector.bank.bank)
+        if self.detector.coarse is not None:
+            self._coarse_pool = FeaturePool(count, 0, self.max_memory)
+            batches = datamodule.train_batches()
+            self._coarse_pool.fill_normals(self._normals_of(batch, "coarse") for batch in batches)
+            self.detector.coarse.fill(self._coarse_rows, count, self.seed)
+            self.detector.config["coarse"]["bank"] = len(self.detector.coarse.bank)
         if self.synthesis is None:
             return
         generator = seeded_generator(self.device, self.seed, _POOL)
@@ -193,11 +201,14 @@ class GlassModule(AnomalyModule):
             for batch in datamodule.train_batches()
         )
 
-    def _normals_of(self, batch: Batch) -> Tensor:
+    def _normals_of(self, batch: Batch, kind: str = "") -> Tensor:
         def compute(absent: Batch) -> Tensor:
-            return normal_rows(self._raw(absent.image.to(self.device)))
+            image = absent.image.to(self.device)
+            return normal_rows(
+                self._raw(self.detector.coarse_picture(image) if kind == "coarse" else image)
+            )
 
-        return compute(batch) if self.memo is None else self.memo.rows(batch, compute)
+        return compute(batch) if self.memo is None else self.memo.rows(batch, compute, kind)
 
     def _locals_of(self, batch: Batch, copy: int, generator: torch.Generator) -> Tensor:
         def compute(absent: Batch) -> Tensor:
@@ -212,6 +223,12 @@ class GlassModule(AnomalyModule):
         """Return the features [B, P, C] of normal images as they are."""
         assert self._pool is not None
         return self._pool.images(index, self.device).rows().view(len(index), -1, self._width)
+
+    def _coarse_rows(self, index: Tensor) -> Tensor:
+        """Return the features [B, P, C] of normal images at the smaller size."""
+        assert self._coarse_pool is not None
+        found = self._coarse_pool.images(index, self.device)
+        return found.rows().view(len(index), -1, self._width)
 
     def _cached_batches(self, datamodule: DataModule) -> Iterator[PatchFeatures]:
         for start in range(0, len(datamodule.train_samples), datamodule.batch_size):
@@ -348,6 +365,8 @@ class GlassModule(AnomalyModule):
             images = len(datamodule.train_samples)
             trust = trust_in(images, self.keys.bank.prior)
             self.detector.bank.settle(self._normal_rows, images, self.detector.row_logits, trust)
+        if self.detector.coarse is not None:
+            self.detector.coarse.settle(self._coarse_rows, len(datamodule.train_samples), None)
 
     @torch.no_grad()
     def _settle(self, datamodule: DataModule) -> None:
@@ -369,3 +388,9 @@ class GlassModule(AnomalyModule):
     def artefacts(self, folder: Path) -> None:
         if self.verdict is not None:
             write_verdict(self.verdict, folder)
+
+
+def _coarse(keys: GlassKeys, image_size: tuple[int, int]) -> dict[str, Any] | None:
+    """Return what the detector is told of the smaller picture."""
+    size = keys.bank.coarse_size((int(image_size[0]), int(image_size[1])))
+    return None if size is None else {"image_size": list(size), "bank": keys.bank.size}

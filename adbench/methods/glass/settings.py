@@ -127,11 +127,21 @@ class BankKeys:
         share: of the discriminator's map beside the distance, both on the scale of the normals.
         prior: normal images at which that share is a quarter: it is multiplied by
             (n / (n + prior)) squared for n of them; 0: the whole share for any number.
+        coarse: side of a smaller picture that is searched in a bank of its own, as a share of the
+            working size; both distance maps are added. 0: none.
     """
 
     size: Annotated[int, Within(0, 1 << 20)] = 0
     share: NonNegative = 0.3
     prior: NonNegative = 25.0
+    coarse: Annotated[float, Within(0, 0.95)] = 0.0
+
+    def coarse_size(self, image_size: tuple[int, int]) -> tuple[int, int] | None:
+        """Return (height, width) of the smaller picture, multiples of 32; None: there is none."""
+        if not self.size or not self.coarse:
+            return None
+        height, width = (max(round(side * self.coarse / 32), 1) * 32 for side in image_size)
+        return height, width
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +194,8 @@ class GlassKeys:
             raise UserError("model.las, model.gas.noise and model.gas.ascent are all false")
         if self.unit == "column" and self.weights is not None:
             raise UserError("model.unit=column: published weights are for features as they are")
+        if self.bank.coarse and self.score != "map":
+            raise UserError("model.bank.coarse adds maps of two grids: set model.score=map")
         if self.rows is None:
             if self.bank.size:
                 raise UserError("model.bank.size keeps drawn features: set model.rows=2048")

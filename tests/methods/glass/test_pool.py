@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from adbench.backbones.maps import smooth_upsample
 from adbench.errors import UserError
 from adbench.methods.base import load_detector, save_detector
 from adbench.methods.glass.bank import trust_in
@@ -144,3 +145,34 @@ def test_few_normal_images_leave_the_discriminator_a_small_share(
         spans.append(float(module.detector.bank.scales[3]))
     assert spans[0] / spans[1] == pytest.approx(left, rel=1e-5)
     assert trust_in(25, 25.0) == 0.25
+
+
+def test_a_smaller_picture_is_searched_too(extractor, squares, normals, tmp_path):
+    """Its distances, scaled and brought to the working size, are added to the map."""
+    keys = {"unit": "column", "adaptor": False, "aggregation": "paper", "score": "map"}
+    bank = {"size": 40, "share": 0.5, "coarse": 0.5}
+    module = built(extractor, squares, rows=64, bank=bank, **keys)
+    trained(module, normals, steps=2)
+    detector = module.detector.eval()
+    assert detector.config["coarse"] == {"image_size": [32, 32], "bank": len(detector.coarse.bank)}
+    whole = detector(normals.images)
+    small = detector.coarse_picture(normals.images)
+    assert small.shape[-2:] == (32, 32)
+    features = detector.aggregate(detector.maps(small))
+    kept = detector.coarse.bank.exact
+    distance = torch.cdist(detector.coarse.whitened(features.rows()), kept).amin(1)
+    low, span = detector.coarse.scales[:2].tolist()
+    grid = ((distance - low) / span).view(-1, 1, *features.grid)
+    added = smooth_upsample(grid, detector.image_size, 2 * detector.sigma)
+    coarse, detector.coarse = detector.coarse, None
+    alone = detector(normals.images)
+    torch.testing.assert_close(whole.anomaly_map, alone.anomaly_map + added, rtol=1e-3, atol=1e-3)
+    assert torch.equal(whole.score, whole.anomaly_map.amax((1, 2, 3)))
+    detector.coarse = coarse
+    save_detector(detector, tmp_path)
+    assert torch.equal(load_detector(tmp_path)(normals.images).score, whole.score)
+
+
+def test_a_smaller_picture_needs_the_score_of_the_map(extractor, squares):
+    with pytest.raises(UserError, match=r"model\.score=map"):
+        built(extractor, squares, rows=64, bank={"size": 10, "coarse": 0.5}, score="grid")
