@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,7 @@ def cross_fitted(
     moments = PixelMoments()
     scores = []
     for number in range(count):
+        gc.collect()  # a trainer and its module hold each other, and features with them
         datamodule = build_datamodule(keys, samples, fold=(number, count))
         module = build_module(config, keys).to(device).eval()
         module.memo = memo
