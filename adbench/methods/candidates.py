@@ -15,8 +15,8 @@ from torch import Tensor
 QUERIES = 1024  # features compared at a time
 TILE = 1024  # features of the bank to a product
 _GROUP = 16  # features of the bank that are looked at as one before they are looked at alone
-_MOST = 64  # candidates to a feature beyond which the full product is cheaper
-_SHARE = 0.94  # of the variance that the columns kept hold
+_MOST = 64  # groups to a feature beyond which another way is cheaper
+SHARE = 0.94  # of the variance that the columns kept hold
 _PAIRS = 1 << 12  # whole distances at a time
 _BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
@@ -30,12 +30,13 @@ class Candidates:
     Args:
         exact: features [M, C] float32.
         dtype: of the products: bfloat16 where the processor multiplies faster in it, else float32.
+        share: of the bank's variance that the columns kept hold; 1: all columns.
     """
 
-    def __init__(self, exact: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, exact: Tensor, dtype: torch.dtype, share: float = SHARE) -> None:
         self.exact = exact
         self.centre = exact.mean(0)
-        self.axes = _leading_axes(exact - self.centre)
+        self.axes = _leading_axes(exact - self.centre, share)
         own = self._shortened(exact)
         rounded = own.to(dtype)
         table = torch.cat([rounded, _split(_half(own)).to(dtype), rounded.new_ones(len(own), 3)], 1)
@@ -45,23 +46,20 @@ class Candidates:
         self.error = torch.linalg.vector_norm(own - rounded.float(), dim=1).amax()
         self.length = torch.linalg.vector_norm(own, dim=1).amax()
 
-    def nearest(self, rows: Tensor) -> Tensor | None:
-        """Return [N] squared distances of rows [N, C] float32 to the nearest; None: ask all.
+    def nearest(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return squared distances [N] of rows [N, C] float32 to the nearest, and which are open.
 
-        None where bounds leave so many candidates that the whole product is cheaper.
+        Open [K], indices of rows: bounds leave so many candidates that another way is cheaper, as
+        of what looks like nothing in the bank; their distances are upper bounds.
         """
         shape = (len(self.table) // TILE, min(len(rows), QUERIES), _GROUP, TILE // _GROUP)
         products = self.table.new_empty(shape)  # fresh memory for each part would be paged in anew
-        found = []
-        for part in rows.split(QUERIES):
-            squared = self._part(part, products[:, : len(part)])
-            if squared is None:
-                return None
-            found.append(squared)
-        return torch.cat(found)
+        parts = [self._part(part, products[:, : len(part)]) for part in rows.split(QUERIES)]
+        found, many = (torch.cat(each) for each in zip(*parts, strict=True))
+        return found, many.nonzero()[:, 0]
 
-    def _part(self, rows: Tensor, products: Tensor) -> Tensor | None:
-        """Return the squared distances of up to ``QUERIES`` rows.
+    def _part(self, rows: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
+        """Return squared distances of up to ``QUERIES`` rows, and True where they are open.
 
         A product of table and query is half the squared shortened distance, up to ``margin`` and
         its own rounding. Numbers are compared by their bits, which order positive ones alike and
@@ -81,15 +79,14 @@ class Candidates:
         start = (first // groups) * TILE + member * groups + first % groups
         found = (rows - self.exact.index_select(0, start)).square_().sum(1)
         most = self._bound(found / 2 + margin)
-        query, tile, group = (least <= most[:, None, None]).nonzero(as_tuple=True)
-        if len(query) > _MOST * len(rows):
-            return None
+        near = least <= most[:, None, None]
+        many = near.flatten(1).sum(1) > _MOST
+        near[many] = False
+        query, tile, group = near.nonzero(as_tuple=True)
         members = bits[tile, query, :, group] <= most[query, None]
         pair, member = members.nonzero(as_tuple=True)
-        if len(pair) > _MOST * len(rows):
-            return None
         index = tile[pair] * TILE + member * groups + group[pair]
-        return self._least(found, rows, query[pair], index)
+        return self._least(found, rows, query[pair], index), many
 
     def _bound(self, value: Tensor) -> Tensor:
         """Return the bits [N] that the product of a feature within ``value`` does not exceed."""
@@ -130,12 +127,18 @@ class Candidates:
         return found
 
 
-def _leading_axes(own: Tensor) -> Tensor:
-    """Return principal axes [C, p] of centred features [M, C], p a multiple of 32 or C."""
+def _leading_axes(own: Tensor, least: float) -> Tensor:
+    """Return principal axes [C, p] of centred features [M, C], p a multiple of 32 or C.
+
+    Args:
+        least: share of the variance that they hold; 1: all of them.
+    """
+    if least >= 1:
+        return torch.eye(own.shape[1], device=own.device)
     values, vectors = torch.linalg.eigh((own.mT @ own).double())
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1).to(own.dtype)
     share = values.cumsum(0) / values.sum().clamp(min=1e-300)
-    count = int((share < _SHARE).sum()) + 1
+    count = int((share < least).sum()) + 1
     return vectors[:, : -(-count // 32) * 32].contiguous()
 
 

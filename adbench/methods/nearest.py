@@ -70,11 +70,17 @@ class Bank(nn.Module):
     def settle(self) -> None:
         """Compute from ``kept`` what the search reads."""
         self.exact = self.kept.float()
-        self._candidates: Candidates | None = None  # made when first asked for
+        self._ways: list[Candidates] = []  # made when first asked for
 
     def search_in(self, dtype: torch.dtype) -> None:
-        """Make what bounds distances by products in bfloat16 or float32; neither changes them."""
-        self._candidates = Candidates(self.exact, dtype)
+        """Make what bounds distances by products in bfloat16 or float32; neither changes them.
+
+        Few columns decide what resembles the bank; for the rest all of them, where bfloat16 makes
+        these cheaper than the whole distances.
+        """
+        self._ways = [Candidates(self.exact, dtype)]
+        if dtype == torch.bfloat16:
+            self._ways.append(Candidates(self.exact, dtype, share=1.0))
 
     def nearest(self, rows: Tensor) -> Tensor:
         """Return [N] squared distances of rows [N, C] to the nearest feature kept."""
@@ -82,8 +88,13 @@ class Bank(nn.Module):
             return plain_nearest(rows, self.exact)
         if len(self) <= _CHUNK or rows.is_cuda:
             return chunked_nearest(rows, self.exact)
-        if self._candidates is None:
+        if not self._ways:
             self.search_in(torch.bfloat16 if bfloat16_is_fast(rows.device) else torch.float32)
-        assert self._candidates is not None
-        found = self._candidates.nearest(rows)
-        return chunked_nearest(rows, self.exact) if found is None else found
+        found, left = self._ways[0].nearest(rows)
+        for way in self._ways[1:]:
+            if len(left):
+                found[left], still = way.nearest(rows[left])
+                left = left[still]
+        if len(left):
+            found[left] = chunked_nearest(rows[left], self.exact)
+        return found

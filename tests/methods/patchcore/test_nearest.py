@@ -70,7 +70,8 @@ def test_few_columns_and_few_whole_distances_suffice(dtype, monkeypatch):
     bank, rows = few_directions(3000, 1), few_directions(200, 7)
     search = Candidates(bank, dtype)
     assert search.table.shape[1] == 32 + 7
-    found = search.nearest(rows)
+    found, left = search.nearest(rows)
+    assert len(left) == 0
     torch.testing.assert_close(found, torch.cdist(rows, bank).amin(1) ** 2, rtol=1e-3, atol=1e-4)
     assert sum(asked) < 40 * len(rows)
 
@@ -84,6 +85,25 @@ def test_bounds_hold(dtype):
     products = queries.double() @ search.table.double().mT
     half = torch.cdist(rows.double(), bank.double()) ** 2 / 2
     assert bool((products <= half + margin[:, None]).all())
+
+
+@pytest.mark.parametrize("share", [0.94, 1.0])
+def test_what_looks_like_nothing_in_the_bank_is_left_open_and_the_rest_is_not(share):
+    bank = few_directions(4000, 1)
+    strange = torch.randn(20, 80, generator=generator(5)) * 100
+    rows = torch.cat([few_directions(30, 7), strange])
+    search = Candidates(bank, torch.bfloat16, share)
+    found, left = search.nearest(rows)
+    decided = sorted(set(range(50)) - set(left.tolist()))
+    exact = torch.cdist(rows, bank).amin(1) ** 2
+    assert set(range(30)) <= set(decided)
+    assert len(left) > 0
+    torch.testing.assert_close(found[decided], exact[decided], rtol=1e-3, atol=1e-4)
+    assert bool((found[left] >= exact[left] * (1 - 1e-4)).all())
+    whole = Bank(4000, 80)
+    whole.set(bank)
+    wanted = torch.cdist(rows.double(), whole.exact.double()).amin(1)
+    torch.testing.assert_close(whole.nearest(rows).sqrt().double(), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_bank_of_equal_features_is_searched_by_the_full_product(by_candidates):
