@@ -36,7 +36,7 @@ class Candidates:
     def __init__(self, exact: Tensor, dtype: torch.dtype, share: float = SHARE) -> None:
         self.exact = exact
         self.centre = exact.mean(0)
-        self.axes = _leading_axes(exact - self.centre, share)
+        self.axes = None if share >= 1 else _leading_axes(exact - self.centre, share)
         own = self._shortened(exact)
         rounded = own.to(dtype)
         table = torch.cat([rounded, _split(_half(own)).to(dtype), rounded.new_ones(len(own), 3)], 1)
@@ -111,8 +111,13 @@ class Candidates:
         return extended, margin + 1e-5 * (half + self.length.square())
 
     def _shortened(self, rows: Tensor) -> Tensor:
-        """Return [N, p + 1]: the leading axes' columns, then the length of what they leave out."""
+        """Return [N, p + 1]: the leading axes' columns, then the length of what they leave out.
+
+        With all columns, [N, C]: centred rows.
+        """
         own = rows - self.centre
+        if self.axes is None:
+            return own
         short = own @ self.axes
         rest = torch.linalg.vector_norm(own - short @ self.axes.mT, dim=1)
         return torch.cat([short, rest[:, None]], 1)
@@ -131,10 +136,8 @@ def _leading_axes(own: Tensor, least: float) -> Tensor:
     """Return principal axes [C, p] of centred features [M, C], p a multiple of 32 or C.
 
     Args:
-        least: share of the variance that they hold; 1: all of them.
+        least: share of the variance that they hold.
     """
-    if least >= 1:
-        return torch.eye(own.shape[1], device=own.device)
     values, vectors = torch.linalg.eigh((own.mT @ own).double())
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1).to(own.dtype)
     share = values.cumsum(0) / values.sum().clamp(min=1e-300)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from adbench.methods.candidates import Candidates
 from adbench.runs.environment import bfloat16_is_fast
 
+_SMALL = 8192  # features up to which bfloat16 compares all columns at once
 _CHUNK = 2048  # features of the bank to a product: the result stays in the cache
 
 
@@ -75,10 +76,11 @@ class Bank(nn.Module):
     def search_in(self, dtype: torch.dtype) -> None:
         """Make what bounds distances by products in bfloat16 or float32; neither changes them.
 
-        Few columns decide what resembles the bank; for the rest all of them, where bfloat16 makes
-        these cheaper than the whole distances.
+        Few columns decide what resembles the bank. In bfloat16 all of them are cheap enough for
+        the rest, and for a small bank, where shortening costs what it spares.
         """
-        self._ways = [Candidates(self.exact, dtype)]
+        few = dtype == torch.float32 or len(self) > _SMALL
+        self._ways = [Candidates(self.exact, dtype)] if few else []
         if dtype == torch.bfloat16:
             self._ways.append(Candidates(self.exact, dtype, share=1.0))
 

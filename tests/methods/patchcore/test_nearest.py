@@ -19,6 +19,7 @@ def by_candidates(request, monkeypatch):
     """Take the way of bounds for small banks too, as on processors with and without bfloat16."""
     monkeypatch.setattr(nearest, "bfloat16_is_fast", lambda device: request.param == "bfloat16")
     monkeypatch.setattr(nearest, "_CHUNK", 32)
+    monkeypatch.setattr(nearest, "_SMALL", 64)
     monkeypatch.setattr(candidates, "TILE", 64)
     monkeypatch.setattr(candidates, "QUERIES", 50)
 
