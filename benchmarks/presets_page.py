@@ -150,8 +150,8 @@ smallest; minutes of the processor a category.
 
 ## At each run's own threshold: precision / recall / false alarms
 
-PatchCore, GLASS, subspace, PaDiM and the reference cross-fit it on all normal images, the others take
-it from held-out ones.
+PatchCore, GLASS, subspace, PaDiM and the reference cross-fit it on all normal images, the others
+take it from held-out ones.
 
 {threshold_table(document["rows"])}
 """
