@@ -32,7 +32,7 @@ def test_every_dependency_has_a_lowest_version_that_is_tried():
     found = dict(line.split("==") for line in pins(extras))
     for line in PROJECT["project"]["dependencies"]:
         assert ">=" in line, line
-    assert found["torch"] == "2.6"
+    assert found["torch"] == "2.8"
     assert set(dict(line.split("==") for line in pins())) <= set(found)
 
 
