@@ -71,7 +71,7 @@ class Attempt:
                 cwd=self.cwd,
                 env={**os.environ, WAIT: "1", **self.environ},
                 pass_fds=tuple(descriptors) if os.name == "posix" else (),
-                preexec_fn=_end_with_parent() if sys.platform == "linux" else None,
+                preexec_fn=_child_signals() if os.name == "posix" else None,
                 start_new_session=True,  # Ctrl-C reaches the controller alone, which passes it on
             )
 
@@ -126,16 +126,23 @@ def stop(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _end_with_parent() -> Callable[[], None]:
-    """Return what asks Linux, in the child, to be sent SIGTERM when the one above dies."""
+def _child_signals() -> Callable[[], None]:
+    """Return what lets the child, before it starts, hear whatever is to end it.
+
+    A shell's background jobs ignore SIGINT and hand that on, but ``stop`` sends it. Linux is asked
+    for SIGTERM when the process above dies.
+    """
     import ctypes
 
-    library, parent, death_signal = ctypes.CDLL(None), os.getpid(), 1
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    parent, death_signal = os.getpid(), 1
 
     def ask() -> None:
-        library.prctl(death_signal, signal.SIGTERM)
-        if os.getppid() != parent:  # it died meanwhile
-            os._exit(130)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if library is not None:
+            library.prctl(death_signal, signal.SIGTERM)
+            if os.getppid() != parent:  # it died meanwhile
+                os._exit(130)
 
     return ask
 

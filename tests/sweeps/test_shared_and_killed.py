@@ -21,7 +21,8 @@ def data(tmp_path_factory):
     return tiny_data(tmp_path_factory.mktemp("data"), categories=("nut", "bolt"))
 
 
-def started(words, cwd, **variables):
+def started(words, cwd, interrupts=signal.SIG_DFL, **variables):
+    """Start a controller; ``interrupts``: what it inherits to be done on SIGINT."""
     return subprocess.Popen(
         [sys.executable, "-m", "adbench", "sweep", *words],
         cwd=cwd,
@@ -30,6 +31,8 @@ def started(words, cwd, **variables):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a suite that a shell runs in the background ignores it, and would hand that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupts),
     )
 
 
@@ -73,6 +76,18 @@ def test_a_controller_that_ends_takes_its_cells_along_and_goes_on(data, tmp_path
     assert [cell["status"] for cell in cells(folder)] == ["finished", "finished"]
     assert "failed" not in again.stdout
     assert not [path for path in tmp_path.rglob(".*") if ".tmp" in path.name]
+
+
+def test_a_controller_in_a_shells_background_stops_its_cells_at_once(data, tmp_path):
+    own = shutil.copytree(data, tmp_path / "own")
+    words = toy(own, "dataset.category=nut", "seed=1,2", "sweep.name=s", model="toy_staged")
+    controller = started(words, tmp_path, interrupts=signal.SIG_IGN, TOY_STAGE_SECONDS="60")
+    wait_until(lambda: running(own) and list(tmp_path.glob("outputs/toy_staged/**/*.work")))
+    start = time.monotonic()
+    controller.terminate()
+    controller.communicate(timeout=60)
+    assert time.monotonic() - start < 15  # a cell that does not hear is killed after 20 s
+    assert not running(own)
 
 
 def test_two_controllers_share_the_cells(data, tmp_path):

@@ -86,7 +86,8 @@ class GlassDetector(Detector):
         self.register_buffer("bias", torch.zeros(hidden))
         self.register_buffer("output", torch.zeros(hidden))
         width = self.aggregation.width
-        refuse_beyond(8 * bank * width, "the features kept", "model.bank.size")
+        kept = bank if coarse is None else max(bank, int(coarse["bank"]))
+        refuse_beyond(8 * kept * width, "the features kept", "model.bank.size")
         self.bank = NormalBank(bank, width, share) if bank else None
         self.coarse = None if coarse is None else NormalBank(coarse["bank"], width, 0.0)
 
