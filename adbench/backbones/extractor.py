@@ -26,6 +26,8 @@ class FeatureExtractor(nn.Module):
         mean, std: per channel, for images in 0..1; None takes those the weights were trained with.
         exposure: mean grey in 0..1 that every image is multiplied to before the network sees it,
             so that a brighter picture of the same part has the same features; None leaves it.
+        padding: ``zeros``, as trained, or ``reflect``: convolutions go on beyond the border with
+            the picture mirrored in it, so that the border is no edge.
 
     Attributes:
         channels, strides: of every returned map.
@@ -45,6 +47,7 @@ class FeatureExtractor(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         exposure: float | None = None,
+        padding: str = "zeros",
     ) -> None:
         super().__init__()
         if isinstance(layers, str) or not isinstance(layers, Sequence):
@@ -69,6 +72,11 @@ class FeatureExtractor(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # untrained values are the same in every process
             self.network, own = _created(name, list(known), wanted)
+        if padding != "zeros" and not _pad(self.network, padding):
+            raise UserError(
+                f"backbone.padding={padding}: backbone {name} has no convolution that pads with "
+                "zeros; set backbone.padding=zeros"
+            )
         self._channels_last = getattr(self.network, "output_fmt", None) == "NHWC"  # Swin
         mean, std = list(mean or own[0]), list(std or own[1])
         self.mean: Tensor
@@ -83,6 +91,7 @@ class FeatureExtractor(nn.Module):
             "mean": mean,
             "std": std,
             "exposure": exposure,
+            "padding": padding,
         }
         self.record: dict[str, Any] = {
             "name": name,
@@ -177,6 +186,34 @@ def _created(
     network = timm.create_model(name, **keys)
     config = timm.get_pretrained_cfg(name)
     return network, ((config.mean, config.std) if config else (MEAN, STD))
+
+
+def _pad(network: nn.Module, mode: str) -> bool:
+    """Let all padded convolutions pad by ``mode``; return whether there are any."""
+    found = False
+    for module in list(network.modules()):
+        for name, part in module.named_children():
+            if type(part) is nn.Conv2d and part.padding_mode == "zeros" and part.padding != (0, 0):
+                setattr(module, name, _padded(part, mode))
+                found = True
+    return found
+
+
+def _padded(conv: nn.Conv2d, mode: str) -> nn.Conv2d:
+    with torch.device("meta"):  # its values are replaced
+        made = nn.Conv2d(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
+            conv.groups,
+            conv.bias is not None,
+            mode,
+        )
+    made.weight, made.bias = conv.weight, conv.bias
+    return made
 
 
 def _takes_any_size(name: str) -> bool:

@@ -31,6 +31,7 @@ def build_backbone(
     layers: Sequence[str | int],
     weights: str | Path | None = None,
     exposure: float | None = None,
+    padding: str = "zeros",
 ) -> FeatureExtractor:
     """Return a frozen extractor with weights.
 
@@ -40,12 +41,13 @@ def build_backbone(
         weights: a path (safetensors, or a torch checkpoint of plain tensors), ``random``, or
             None: the file in the package for ``bundled``, else the local hub cache, else the hub.
         exposure: mean grey that every image is brought to; None leaves it.
+        padding: ``zeros`` or ``reflect``: what convolutions see beyond the border.
 
     Raises:
         UserError: no such network, layer or file; a file that lacks tensors of layers that are
             read; or weights that neither the cache nor the hub gives.
     """
-    extractor = FeatureExtractor(name, layers, exposure=exposure)
+    extractor = FeatureExtractor(name, layers, exposure=exposure, padding=padding)
     if weights == RANDOM:
         extractor.record = {"name": name, "source": "random", "path": None, "sha256": None}
         return extractor

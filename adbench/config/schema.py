@@ -165,6 +165,7 @@ class BackboneKeys:
     layers: tuple[str | Annotated[int, Within(-1000, 1000)], ...] | None = None
     weights: str | None = None
     exposure: Share | None = None
+    padding: Literal["zeros", "reflect"] = "zeros"
 
 
 @dataclass(frozen=True, slots=True)
