@@ -111,6 +111,8 @@ class FeatureExtractor(nn.Module):
         below, right = (-side % self._patch for side in image.shape[-2:])
         if below or right:
             image = functional.pad(image, (0, right, 0, below), mode="replicate")
+        if image.device.type == "cpu":  # convolutions are a quarter faster
+            image = image.contiguous(memory_format=torch.channels_last)
         try:
             maps = self.network(image)
         except AssertionError as error:  # how timm's networks of one fixed size say so
