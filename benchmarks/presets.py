@@ -37,7 +37,6 @@ PRESETS = (
     "simplenet_cpu",
     "dfr_cpu",
     "glass_cpu",
-    "glass_fine_cpu",
     "ulsad_cpu",
     "realnet_cpu",
 )

@@ -87,6 +87,9 @@ def test_images_are_normalised_inside():
     assert torch.allclose(usual(IMAGE)[0], plain(by_hand)[0], atol=1e-6)
 
 
+PADDED = ("zeros", "reflect")
+
+
 @pytest.mark.parametrize("factor", [0.05, 0.5, 1.7])
 def test_exposure_takes_a_factor_of_light_out(factor):
     extractor = FeatureExtractor("bundled", ["layer1"], exposure=0.4)
@@ -111,6 +114,47 @@ def test_exposure_of_a_black_image_is_finite_and_rebuilt_from_the_config():
     for refused in (0, -1, 1.5):
         with pytest.raises(UserError, match=r"backbone\.exposure"):
             FeatureExtractor("bundled", ["layer1"], exposure=refused)
+
+
+@pytest.mark.parametrize("name", ["bundled", "resnet18"])
+def test_mirrored_borders_are_no_edge(name):
+    even = torch.full((1, 3, 96, 64), 0.3)
+    for found in FeatureExtractor(name, ["layer1", "layer2"], padding="reflect")(even):
+        assert torch.allclose(found, found[:, :, :1, :1].expand_as(found), atol=1e-5)
+    for found in FeatureExtractor(name, ["layer1", "layer2"])(even):
+        assert (found - found[:, :, :1, :1]).abs().amax() > 1e-2  # zeros make one
+
+
+def test_mirrored_borders_change_nothing_far_from_them():
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    (usual,), (found,) = (FeatureExtractor("bundled", ["layer1"], padding=p)(image) for p in PADDED)
+    assert torch.allclose(usual[..., 8:-8, 8:-8], found[..., 8:-8, 8:-8], atol=1e-5)
+    assert not torch.allclose(usual, found, atol=1e-2)
+
+
+def test_mirrored_borders_are_rebuilt_from_the_config_with_the_same_weights():
+    usual, found = (FeatureExtractor("resnet18", ["layer2"], padding=p) for p in PADDED)
+    again = FeatureExtractor(**found.config)
+    assert {k: v.shape for k, v in again.state_dict().items()} == {
+        k: v.shape for k, v in usual.state_dict().items()
+    }
+    assert torch.equal(again(IMAGE)[0], found(IMAGE)[0])
+
+
+def test_mirrored_borders_are_refused_where_nothing_is_padded():
+    with pytest.raises(UserError, match=r"backbone\.padding=reflect: .* no convolution that pads"):
+        FeatureExtractor("vit_tiny_patch16_224", [11], padding="reflect")
+
+
+def test_mirrored_borders_are_written_as_onnx(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    extractor = FeatureExtractor("bundled", ["layer2"], padding="reflect")
+    path = tmp_path / "network.onnx"
+    torch.onnx.export(extractor, (IMAGE[:1],), path, dynamo=True, verbose=False)
+    session = runtime.InferenceSession(path)
+    (found,) = session.run(None, {session.get_inputs()[0].name: IMAGE[:1].numpy()})
+    assert torch.allclose(torch.from_numpy(found), extractor(IMAGE[:1])[0], atol=1e-4)
 
 
 def test_unknown_names_come_with_the_nearest():
