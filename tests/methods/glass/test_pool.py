@@ -7,6 +7,7 @@ from adbench.backbones.maps import smooth_upsample
 from adbench.errors import UserError
 from adbench.methods.base import load_detector, save_detector
 from adbench.methods.glass.bank import trust_in
+from adbench.methods.glass.detector import GlassDetector
 from adbench.methods.glass.pool import (
     KEPT,
     FeaturePool,
@@ -176,3 +177,10 @@ def test_a_smaller_picture_is_searched_too(extractor, squares, normals, tmp_path
 def test_a_smaller_picture_needs_the_score_of_the_map(extractor, squares):
     with pytest.raises(UserError, match=r"model\.score=map"):
         built(extractor, squares, rows=64, bank={"size": 10, "coarse": 0.5}, score="grid")
+
+
+@pytest.mark.parametrize("sizes", [(10**10, 10), (10, 10**10)])
+def test_banks_that_no_memory_holds_are_refused_whichever_they_are(extractor, sizes):
+    coarse = {"image_size": [32, 32], "bank": sizes[1]}
+    with pytest.raises(UserError, match="the features kept"):
+        GlassDetector(extractor.config, (64, 64), bank=sizes[0], coarse=coarse, extractor=extractor)
