@@ -27,7 +27,8 @@ class FeatureExtractor(nn.Module):
         exposure: mean grey in 0..1 that every image is multiplied to before the network sees it,
             so that a brighter picture of the same part has the same features; None leaves it.
         padding: ``zeros``, as trained, or ``reflect``: convolutions go on beyond the border with
-            the picture mirrored in it, so that the border is no edge.
+            the picture mirrored in it, so that the border is no edge. Nothing changes in a
+            network that pads nowhere.
 
     Attributes:
         channels, strides: of every returned map.
@@ -72,10 +73,10 @@ class FeatureExtractor(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # untrained values are the same in every process
             self.network, own = _created(name, list(known), wanted)
-        if padding != "zeros" and not _pad(self.network, padding):
+        if padding != "zeros" and (kind := _pad(self.network, padding)):
             raise UserError(
-                f"backbone.padding={padding}: backbone {name} has no convolution that pads with "
-                "zeros; set backbone.padding=zeros"
+                f"backbone.padding={padding}: backbone {name} pads in its own way ({kind}); set "
+                "backbone.padding=zeros"
             )
         self._channels_last = getattr(self.network, "output_fmt", None) == "NHWC"  # Swin
         mean, std = list(mean or own[0]), list(std or own[1])
@@ -190,15 +191,20 @@ def _created(
     return network, ((config.mean, config.std) if config else (MEAN, STD))
 
 
-def _pad(network: nn.Module, mode: str) -> bool:
-    """Let all padded convolutions pad by ``mode``; return whether there are any."""
-    found = False
+def _pad(network: nn.Module, mode: str) -> str | None:
+    """Let all convolutions that pad do so by ``mode``; return a kind that cannot, or None.
+
+    A network that pads nowhere, a transformer of patches, has no such border to begin with.
+    """
     for module in list(network.modules()):
         for name, part in module.named_children():
-            if type(part) is nn.Conv2d and part.padding_mode == "zeros" and part.padding != (0, 0):
+            if not isinstance(part, nn.Conv2d) or part.kernel_size == (1, 1):
+                continue
+            if type(part) is not nn.Conv2d:
+                return type(part).__name__
+            if part.padding != (0, 0):
                 setattr(module, name, _padded(part, mode))
-                found = True
-    return found
+    return None
 
 
 def _padded(conv: nn.Conv2d, mode: str) -> nn.Conv2d:

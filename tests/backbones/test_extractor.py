@@ -141,9 +141,17 @@ def test_mirrored_borders_are_rebuilt_from_the_config_with_the_same_weights():
     assert torch.equal(again(IMAGE)[0], found(IMAGE)[0])
 
 
-def test_mirrored_borders_are_refused_where_nothing_is_padded():
-    with pytest.raises(UserError, match=r"backbone\.padding=reflect: .* no convolution that pads"):
-        FeatureExtractor("vit_tiny_patch16_224", [11], padding="reflect")
+def test_mirrored_borders_are_refused_where_a_network_pads_in_its_own_way():
+    with pytest.raises(
+        UserError, match=r"backbone\.padding=reflect: .* its own way \(Conv2dSame\)"
+    ):
+        FeatureExtractor("tf_efficientnet_b0", [1], padding="reflect")
+
+
+def test_a_network_that_pads_nowhere_has_no_border_to_mirror():
+    image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    usual, found = (FeatureExtractor("vit_tiny_patch16_224", [0], padding=p) for p in PADDED)
+    assert torch.equal(usual(image)[0], found(image)[0])
 
 
 def test_mirrored_borders_are_written_as_onnx(tmp_path):
