@@ -218,7 +218,7 @@ def _padded(conv: nn.Conv2d, mode: str) -> nn.Conv2d:
             conv.dilation,  # type: ignore[arg-type]
             conv.groups,
             conv.bias is not None,
-            mode,
+            mode,  # type: ignore[arg-type]
         )
     made.weight, made.bias = conv.weight, conv.bias
     return made
