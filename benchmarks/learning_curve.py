@@ -186,7 +186,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = []
     for preset, own in grouped(rows).items():
         columns = in_order(rows)
-        lines += [f"| `{preset}` | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+        name = " ".join(f"`{part}`" for part in preset.split("+"))  # so that it may be wrapped
+        lines += [f"| {name} | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
         for category, found in own.items():
             cells = [shown(found[c]) if c in found else "-" for c in columns]
             lines.append(f"| {category} | {' | '.join(cells)} |")
