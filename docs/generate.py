@@ -16,12 +16,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from adbench.cli.licences import tables
 from adbench.cli.main import VERBS, usage
 from adbench.config.locate import GROUPS, conf_folder, nested_options, options
+from docs.curve_picture import curve_picture
 
 DOCS = Path(__file__).parent
 CURVE = DOCS / "measured" / "learning_curve.json"
@@ -37,9 +37,7 @@ def pages() -> dict[Path, str]:
         found[DOCS / "pictures.md"] = with_curve(
             (DOCS / "pictures.md").read_text("utf-8"), document
         )
-        rows = document["rows"]
-        first = [row for row in rows if row["preset"] == rows[0]["preset"]]
-        found[PICTURE] = curve_picture(first)
+        found[PICTURE] = curve_picture(document["rows"], _benchmark("learning_curve").in_order)
     if PRESETS.is_file():
         document = json.loads(PRESETS.read_text("utf-8"))
         made = _benchmark("presets_page")
@@ -155,70 +153,6 @@ def with_curve(page: str, document: dict[str, Any]) -> str:
         f"{document['date']}, {document['machine']}, {versions}; {_commands(document)}.",
         "![image AUROC over the number of good pictures](learning_curve.svg)",
     )
-
-
-WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 50, 150, 14, 40
-LOW = 0.5  # image AUROC of chance
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7a5195")
-
-
-def curve_picture(rows: Sequence[dict[str, Any]]) -> str:
-    """Return an SVG: a line a category, means over draws, and a bar from least to best draw."""
-    columns = _benchmark("learning_curve").in_order(rows)
-    names = list(dict.fromkeys(row["category"] for row in rows))
-
-    def x(shots: str) -> float:
-        return LEFT + columns.index(shots) * (WIDE - LEFT - RIGHT) / max(len(columns) - 1, 1)
-
-    def y(value: float) -> float:
-        return TOP + (1 - (max(value, LOW) - LOW) / (1 - LOW)) * (HIGH - TOP - BOTTOM)
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {HIGH}" '
-        'font-family="sans-serif" font-size="13">',
-        f'<rect width="{WIDE}" height="{HIGH}" fill="#ffffff"/>',
-    ]
-    for tick in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
-        parts.append(f'<path d="M{LEFT} {y(tick):.1f}H{WIDE - RIGHT}" stroke="#dddddd"/>')
-        parts.append(
-            f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.1f}</text>'
-        )
-    for shots in columns:
-        parts.append(
-            f'<text x="{x(shots):.1f}" y="{HIGH - 20}" text-anchor="middle">{shots}</text>'
-        )
-    middle = (LEFT + WIDE - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HIGH - 4}" text-anchor="middle">good pictures</text>')
-    ends: list[float] = []
-    for number, name in enumerate(names):
-        colour = COLOURS[number % len(COLOURS)]
-        drawn = {
-            c: [r["image_auroc"] for r in rows if (r["category"], r["shots"]) == (name, c)]
-            for c in columns
-        }
-        points = [(x(c), values) for c, values in drawn.items() if values]
-        line = " ".join(f"{px:.1f},{y(mean(values)):.1f}" for px, values in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for px, values in points:
-            shift = px + (number - len(names) / 2) * 1.6
-            span = f"M{shift:.1f} {y(min(values)):.1f}V{y(max(values)):.1f}"
-            parts.append(f'<path d="{span}" stroke="{colour}"/>')
-        ends.append(y(mean(points[-1][1])))
-    for place, number in zip(
-        _apart(sorted(ends)), sorted(range(len(ends)), key=ends.__getitem__), strict=True
-    ):
-        colour = COLOURS[number % len(COLOURS)]
-        where = f'x="{WIDE - RIGHT + 10}" y="{place + 4:.1f}"'
-        parts.append(f'<text {where} fill="{colour}">{names[number]}</text>')
-    return "\n".join([*parts, "</svg>", ""])
-
-
-def _apart(places: Sequence[float], least: float = 15.0) -> list[float]:
-    """Return label places moved down until none covers another."""
-    found: list[float] = []
-    for place in places:
-        found.append(max(place, found[-1] + least) if found else place)
-    return found
 
 
 def main(words: Sequence[str]) -> int:
