@@ -313,3 +313,12 @@ def test_killed_controllers_and_a_killed_worker_leave_no_gap_and_no_double(data,
         json.dumps(t["params"]) for t in json.loads((folder / "search.json").read_text())["trials"]
     ]
     assert len(set(params)) == len(params) == 4
+
+
+@pytest.mark.parametrize("model", ["glass", "ulsad", "realnet", "dfr"])
+def test_every_end_of_the_stored_spaces_fits_the_preset(model):
+    space = compose_config("sweep", ["sweep=optuna"])["sweep"]["search"]["spaces"][model]
+    for key, bounds in space.items():
+        for value in bounds.get("choices") or (bounds["low"], bounds["high"]):
+            words = [f"experiment={model}_cpu", "backbone=bundled", f"{key}={value}"]
+            settings(compose_config("train", words))
